@@ -1,6 +1,7 @@
 use syncline_protocol::Timestamp;
 
-use super::Embedded;
+use super::{Embedded, Random, new_id};
+use crate::store::sqlite::SqliteStore;
 use crate::store::{Storage, StorageError};
 
 /// Days that a verdict is kept after its device has forgotten the operation.
@@ -17,6 +18,16 @@ pub struct Purged {
     pub operations: u64,
     /// Tombstones.
     pub tombstones: u64,
+}
+
+impl Embedded<SqliteStore> {
+    /// Gives every scope a new epoch: the operator says that the file was restored from a backup.
+    ///
+    /// # Errors
+    /// The store's; then no epoch has changed.
+    pub fn renew_epochs(&mut self, now: Timestamp, random: &mut dyn Random) -> Result<(), StorageError> {
+        self.store.renew_epochs(|| new_id(now, random))
+    }
 }
 
 impl<S: Storage> Embedded<S> {
