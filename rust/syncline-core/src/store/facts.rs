@@ -1,0 +1,117 @@
+//! What the explanation of an operation rests on, read in one snapshot.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use syncline_protocol::{OperationKind, Timestamp};
+
+use super::read::{OPERATION_COLUMNS, read_operation};
+use super::row::QueueRow;
+use crate::error::Result;
+use crate::operation::{Operation, OperationStatus};
+
+/// An operation and all that may stand in its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExplainFacts {
+    /// The operation; after coalescing, the one it was folded into.
+    pub operation: Operation,
+    /// Held by the driver while it searches for a bad operation.
+    pub held: bool,
+    /// Bytes of it may have reached the server, and no verdict is stored.
+    pub outcome_unknown: bool,
+    /// The nearest earlier operation of its entity that has not ended.
+    pub predecessor: Option<BlockerFacts>,
+    /// The first operation it depends on that has not ended.
+    pub dependency: Option<BlockerFacts>,
+    /// What holds up another member of its transaction.
+    pub member: Option<BlockerFacts>,
+    /// The device has an epoch: it has pulled at least once.
+    pub epoch_known: bool,
+}
+
+/// An operation that stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BlockerFacts {
+    pub id: String,
+    pub sequence: u64,
+    pub kind: OperationKind,
+    pub entity_type: String,
+    pub status: OperationStatus,
+    pub void: bool,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+/// The facts about the operation with this id; `None` if it is unknown or was pruned.
+pub(super) fn read_facts(conn: &Connection, id: &str) -> Result<Option<ExplainFacts>> {
+    let Some(mut row) = QueueRow::find_id(conn, id)? else { return Ok(None) };
+    if let Some(survivor) = row.survivor
+        && let Some(found) = QueueRow::find(conn, survivor)?
+    {
+        row = found;
+    }
+    let operation = conn
+        .prepare_cached(&format!("SELECT {OPERATION_COLUMNS} WHERE q.sequence = ?1"))?
+        .query_row([row.sequence], read_operation)?;
+    let held: bool = conn
+        .prepare_cached("SELECT park IS -1 FROM sync_queue WHERE sequence = ?1")?
+        .query_row([row.sequence], |found| found.get(0))?;
+    let mut member = None;
+    for other in row.group(conn)?.iter().filter(|other| other.sequence != row.sequence) {
+        // A blocker within the group goes together with it and blocks nothing.
+        let inside = |blocker: &BlockerFacts| blocker.sequence >= other.sequence;
+        member = member
+            .or(predecessor(conn, other)?.filter(|b| !inside(b) && !in_group(conn, b, &row)))
+            .or(dependency(conn, other)?.filter(|b| !in_group(conn, b, &row)));
+    }
+    Ok(Some(ExplainFacts {
+        held,
+        outcome_unknown: row.claimed && !row.decided,
+        predecessor: predecessor(conn, &row)?.filter(|blocker| !in_group(conn, blocker, &row)),
+        dependency: dependency(conn, &row)?.filter(|blocker| !in_group(conn, blocker, &row)),
+        member,
+        epoch_known: conn
+            .prepare_cached("SELECT epoch IS NOT NULL FROM device")?
+            .query_row([], |found| found.get(0))?,
+        operation,
+    }))
+}
+
+fn in_group(conn: &Connection, blocker: &BlockerFacts, row: &QueueRow) -> bool {
+    row.transaction_id.is_some()
+        && matches!(QueueRow::find(conn, blocker.sequence), Ok(Some(found)) if found.transaction_id == row.transaction_id)
+}
+
+const BLOCKER: &str = "SELECT q.id, q.sequence, q.operation, e.entity_type, q.status, q.void, q.reason, q.message, q.next_attempt_at
+    FROM sync_queue q JOIN entities e ON e.entity = q.entity";
+
+fn predecessor(conn: &Connection, row: &QueueRow) -> Result<Option<BlockerFacts>> {
+    let sql = format!(
+        "{BLOCKER} WHERE q.entity = ?1 AND q.open = 1 AND q.sequence < ?2 AND q.status <> 'completed'
+         ORDER BY q.sequence DESC LIMIT 1"
+    );
+    Ok(conn.prepare_cached(&sql)?.query_row(params![row.entity, row.sequence], read_blocker).optional()?)
+}
+
+fn dependency(conn: &Connection, row: &QueueRow) -> Result<Option<BlockerFacts>> {
+    let sql = format!(
+        "{BLOCKER} JOIN dependencies d ON d.depends_on = q.sequence
+         WHERE d.sequence = ?1 AND q.status NOT IN ('completed', 'cancelled') ORDER BY q.sequence LIMIT 1"
+    );
+    Ok(conn.prepare_cached(&sql)?.query_row([row.sequence], read_blocker).optional()?)
+}
+
+fn read_blocker(row: &Row<'_>) -> rusqlite::Result<BlockerFacts> {
+    let kind: String = row.get(2)?;
+    let status: String = row.get(4)?;
+    Ok(BlockerFacts {
+        id: row.get(0)?,
+        sequence: row.get(1)?,
+        kind: OperationKind::parse(&kind).ok_or(rusqlite::Error::InvalidQuery)?,
+        entity_type: row.get(3)?,
+        status: OperationStatus::parse(&status).ok_or(rusqlite::Error::InvalidQuery)?,
+        void: row.get(5)?,
+        reason: row.get(6)?,
+        message: row.get(7)?,
+        next_attempt_at: row.get::<_, Option<i64>>(8)?.map(Timestamp::from_millis),
+    })
+}
