@@ -43,6 +43,10 @@ fn check_protocol(text: &str) -> Result<(), Problem> {
         #[serde(borrow, default)]
         protocol: Option<&'a RawValue>,
     }
+    // serde would read an array as the struct's members in order.
+    if !text.trim_start().starts_with('{') {
+        return Err(invalid("$", "is not a JSON object"));
+    }
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| explain(".", &error))?;
     let number = envelope.protocol.ok_or_else(|| invalid("protocol", "is missing"))?;
     match serde_json::from_str::<u32>(number.get()) {

@@ -1,0 +1,6 @@
+//! The endpoint behind real loopback sockets.
+
+mod limits;
+mod packing;
+mod paths;
+mod served;
