@@ -1,0 +1,158 @@
+//! What may happen to an exchange on its way, drawn from a seed.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde::Serialize;
+
+/// What becomes of one exchange between a device and the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It passes.
+    None,
+    /// The request never reaches the endpoint.
+    DropBefore,
+    /// The endpoint has committed; its answer never reaches the device.
+    DropAfter,
+    /// It passes late.
+    Delay(Duration),
+    /// The answer breaks off in the middle.
+    Truncate,
+    /// Somebody answers 503 with `Retry-After: 1`: the endpoint (with its header) or a proxy before it (without).
+    Unavailable { ours: bool },
+    /// The answer is held back until the line is released or the device is gone.
+    Hold,
+}
+
+/// How a line behaves when no fault is ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weather {
+    /// Everything passes.
+    Clear,
+    /// About a third of the exchanges suffer.
+    Flaky,
+    /// No connection can be made.
+    Offline,
+}
+
+/// One line's luck: faults ordered for the next pushes, then the weather.
+#[derive(Debug)]
+pub(crate) struct Luck {
+    pub(crate) weather: Weather,
+    ordered: VecDeque<Fault>,
+    random: StdRng,
+}
+
+impl Luck {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { weather: Weather::Clear, ordered: VecDeque::new(), random: StdRng::seed_from_u64(seed) }
+    }
+
+    /// Orders a fault for the next push that has none yet.
+    pub(crate) fn order(&mut self, fault: Fault) {
+        self.ordered.push_back(fault);
+    }
+
+    /// Orders each kind of fault once, in an order drawn from the seed, so that no run goes without one of them.
+    pub(crate) fn order_one_of_each(&mut self) {
+        let mut kinds = [
+            Fault::DropBefore,
+            Fault::DropAfter,
+            Fault::Delay(Duration::from_millis(120)),
+            Fault::Truncate,
+            Fault::Unavailable { ours: true },
+            Fault::Unavailable { ours: false },
+        ];
+        for i in (1..kinds.len()).rev() {
+            kinds.swap(i, self.random.random_range(0..=i));
+        }
+        self.ordered.extend(kinds);
+    }
+
+    /// Faults that were ordered and have not happened yet.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.ordered.len()
+    }
+
+    /// What happens to the next exchange.
+    pub(crate) fn draw(&mut self, is_push: bool) -> Fault {
+        if is_push && let Some(fault) = self.ordered.pop_front() {
+            return fault;
+        }
+        if self.weather != Weather::Flaky {
+            return Fault::None;
+        }
+        match self.random.random_range(0..100) {
+            0..6 => Fault::DropBefore,
+            6..12 => Fault::DropAfter,
+            12..16 => Fault::Truncate,
+            16..17 => Fault::Unavailable { ours: true },
+            17..18 => Fault::Unavailable { ours: false },
+            18..33 => Fault::Delay(Duration::from_millis(self.random.random_range(20..200))),
+            _ => Fault::None,
+        }
+    }
+}
+
+/// What happened on a line so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Counts {
+    /// Requests that came in whole.
+    pub(crate) requests: u64,
+    pub(crate) dropped_before: u64,
+    /// … of exchanges that the endpoint answered with 200.
+    pub(crate) dropped_after: u64,
+    pub(crate) delayed: u64,
+    pub(crate) truncated: u64,
+    /// 503, the endpoint's and a proxy's.
+    pub(crate) unavailable: u64,
+    /// Connections refused while offline.
+    pub(crate) refused: u64,
+    pub(crate) held: u64,
+    /// The endpoint's answers 401.
+    pub(crate) unauthorized: u64,
+    /// The endpoint's answers 413.
+    pub(crate) too_large: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.dropped_before += other.dropped_before;
+        self.dropped_after += other.dropped_after;
+        self.delayed += other.delayed;
+        self.truncated += other.truncated;
+        self.unavailable += other.unavailable;
+        self.refused += other.refused;
+        self.held += other.held;
+        self.unauthorized += other.unauthorized;
+        self.too_large += other.too_large;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_luck() {
+        let draw = |seed| {
+            let mut luck = Luck::new(seed);
+            luck.weather = Weather::Flaky;
+            luck.order_one_of_each();
+            (0..200).map(|_| luck.draw(true)).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+    }
+
+    #[test]
+    fn what_is_ordered_happens_to_pushes_first() {
+        let mut luck = Luck::new(1);
+        luck.order(Fault::Hold);
+        assert_eq!(luck.draw(false), Fault::None);
+        assert_eq!((luck.draw(true), luck.draw(true)), (Fault::Hold, Fault::None));
+    }
+}

@@ -1,0 +1,309 @@
+//! A network that misbehaves: each device reaches the endpoint through a TCP port of its own, and faults happen to the
+//! exchanges on the way. Every exchange has a connection of its own.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::faults::{Counts, Fault, Luck, Weather};
+
+/// No message of the demo comes near it.
+const MAX_MESSAGE: u64 = 64 << 20;
+
+/// The way of one device to the endpoint. It ends when this is dropped.
+pub(crate) struct Line {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _accepting: JoinSet<()>,
+}
+
+struct Shared {
+    endpoint: SocketAddr,
+    state: Mutex<(Luck, Counts)>,
+    held: Notify,
+}
+
+impl Line {
+    /// Opens a line to `endpoint` on a loopback port of its own.
+    pub(crate) async fn open(endpoint: SocketAddr, seed: u64) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let state = Mutex::new((Luck::new(seed), Counts::default()));
+        let shared = Arc::new(Shared { endpoint, state, held: Notify::new() });
+        let mut accepting = JoinSet::new();
+        accepting.spawn(accept(listener, shared.clone()));
+        Ok(Self { address, shared, _accepting: accepting })
+    }
+
+    /// Where the device connects to.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn set_weather(&self, weather: Weather) {
+        self.shared.with(|luck, _| luck.weather = weather);
+    }
+
+    /// Orders a fault for the next push.
+    pub(crate) fn order(&self, fault: Fault) {
+        self.shared.with(|luck, _| luck.order(fault));
+    }
+
+    /// Orders each kind of fault once.
+    pub(crate) fn order_one_of_each(&self) {
+        self.shared.with(|luck, _| luck.order_one_of_each());
+    }
+
+    /// Faults that were ordered and have not happened yet.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.shared.with(|luck, _| luck.outstanding())
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.shared.with(|_, counts| *counts)
+    }
+
+    /// Waits until an answer is held back.
+    pub(crate) async fn until_held(&self) {
+        self.shared.held.notified().await;
+    }
+}
+
+impl Shared {
+    fn with<T>(&self, work: impl FnOnce(&mut Luck, &mut Counts) -> T) -> T {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (luck, counts) = &mut *state;
+        work(luck, counts)
+    }
+
+    fn count(&self, work: impl FnOnce(&mut Counts)) {
+        self.with(|_, counts| work(counts));
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut exchanges = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        while exchanges.try_join_next().is_some() {}
+        let refused = shared.with(|luck, counts| {
+            let offline = luck.weather == Weather::Offline;
+            counts.refused += u64::from(offline);
+            offline
+        });
+        if !refused {
+            let shared = shared.clone();
+            // A connection that breaks is what this network is for.
+            exchanges.spawn(async move { exchange(client, &shared).await.unwrap_or_default() });
+        }
+    }
+}
+
+async fn exchange(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
+    let Some(request) = read_request(&mut client).await? else { return Ok(()) };
+    let fault = shared.with(|luck, counts| {
+        counts.requests += 1;
+        luck.draw(request.head.starts_with("POST /v1/push"))
+    });
+    match fault {
+        Fault::DropBefore => {
+            shared.count(|counts| counts.dropped_before += 1);
+            return Ok(());
+        }
+        Fault::Unavailable { ours } => {
+            shared.count(|counts| counts.unavailable += 1);
+            return client.write_all(unavailable(ours).as_bytes()).await;
+        }
+        Fault::Delay(wait) => {
+            shared.count(|counts| counts.delayed += 1);
+            pause(wait).await;
+        }
+        Fault::None | Fault::DropAfter | Fault::Truncate | Fault::Hold => {}
+    }
+    let answer = forward(shared.endpoint, &request).await?;
+    shared.count(|counts| match status(&answer) {
+        Some(401) => counts.unauthorized += 1,
+        Some(413) => counts.too_large += 1,
+        _ => {}
+    });
+    deliver(&mut client, &answer, fault, shared).await
+}
+
+async fn deliver(client: &mut TcpStream, answer: &[u8], fault: Fault, shared: &Shared) -> io::Result<()> {
+    match fault {
+        Fault::DropAfter => shared.count(|counts| counts.dropped_after += u64::from(status(answer) == Some(200))),
+        Fault::Truncate => {
+            shared.count(|counts| counts.truncated += 1);
+            client.write_all(&answer[..answer.len() - body_of(answer).len() / 2 - 1]).await?;
+        }
+        Fault::Hold => {
+            shared.count(|counts| counts.held += 1);
+            shared.held.notify_one();
+            // Ends when the device does.
+            let _ = client.read(&mut [0; 1]).await?;
+        }
+        _ => client.write_all(answer).await?,
+    }
+    Ok(())
+}
+
+struct Message {
+    head: String,
+    body: Vec<u8>,
+}
+
+/// Reads one request; none if the connection ends before.
+async fn read_request(client: &mut TcpStream) -> io::Result<Option<Message>> {
+    let mut bytes = Vec::new();
+    let head_ends = loop {
+        if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if client.read_buf(&mut bytes).await? == 0 {
+            return Ok(None);
+        }
+    };
+    let mut body = bytes.split_off(head_ends);
+    let head = String::from_utf8_lossy(&bytes).into_owned();
+    let length = header(&head, "content-length").and_then(|length| length.parse::<u64>().ok()).unwrap_or(0);
+    let missing = length.min(MAX_MESSAGE).saturating_sub(body.len() as u64);
+    if client.take(missing).read_to_end(&mut body).await? as u64 != missing {
+        return Ok(None);
+    }
+    Ok(Some(Message { head, body }))
+}
+
+/// Sends a request on a connection of its own and reads the whole answer.
+async fn forward(endpoint: SocketAddr, request: &Message) -> io::Result<Vec<u8>> {
+    let mut server = TcpStream::connect(endpoint).await?;
+    let lines = request.head.lines().filter(|line| !line.is_empty() && !is_header(line, "connection"));
+    let head: String = lines.flat_map(|line| [line, "\r\n"]).chain(["Connection: close\r\n\r\n"]).collect();
+    server.write_all(head.as_bytes()).await?;
+    server.write_all(&request.body).await?;
+    let mut answer = Vec::new();
+    server.take(MAX_MESSAGE).read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+fn is_header(line: &str, name: &str) -> bool {
+    line.split_once(':').is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case(name))
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let line = head.lines().find(|line| is_header(line, name))?;
+    line.split_once(':').map(|(_, value)| value.trim())
+}
+
+fn status(answer: &[u8]) -> Option<u16> {
+    std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()
+}
+
+fn body_of(answer: &[u8]) -> &[u8] {
+    let head_ends = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    &answer[head_ends..]
+}
+
+fn unavailable(ours: bool) -> String {
+    let (headers, body) = if ours {
+        let body = r#"{"code":"unavailable","status":503,"title":"The endpoint is not available for now"}"#;
+        ("syncline-protocol: 1\r\nContent-Type: application/problem+json\r\n", body)
+    } else {
+        ("Content-Type: text/html\r\n", "<html><body>Service Unavailable</body></html>")
+    };
+    let length = body.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
+#[expect(clippy::disallowed_methods, reason = "the demo's network runs in real time")]
+async fn pause(wait: std::time::Duration) {
+    tokio::time::sleep(wait).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n0123456789";
+
+    /// An endpoint that gives the same answer to everyone.
+    async fn endpoint() -> (SocketAddr, JoinSet<()>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let request = read_request(&mut stream).await.unwrap().unwrap();
+                assert_eq!(header(&request.head, "connection"), Some("close"));
+                assert_eq!(request.body, b"{}");
+                stream.write_all(ANSWER.as_bytes()).await.unwrap();
+            }
+        });
+        (address, tasks)
+    }
+
+    async fn ask(line: &Line) -> String {
+        let mut stream = TcpStream::connect(line.address).await.unwrap();
+        let request = "POST /v1/push HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // A connection that was cut may end in a reset.
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn each_fault_does_what_its_name_says_and_is_counted() {
+        let (address, _tasks) = endpoint().await;
+        let line = Line::open(address, 7).await.unwrap();
+        assert_eq!(ask(&line).await, ANSWER);
+
+        line.order(Fault::DropBefore);
+        line.order(Fault::DropAfter);
+        line.order(Fault::Truncate);
+        line.order(Fault::Unavailable { ours: true });
+        line.order(Fault::Unavailable { ours: false });
+        assert_eq!(ask(&line).await, "");
+        assert_eq!(ask(&line).await, "");
+        let cut = ask(&line).await;
+        assert!(ANSWER.starts_with(&cut) && cut.ends_with("0123"), "{cut}");
+        let ours = ask(&line).await;
+        assert!(
+            ours.starts_with("HTTP/1.1 503") && ours.contains("Retry-After: 1") && ours.contains("syncline-protocol")
+        );
+        assert!(!ask(&line).await.contains("syncline-protocol"));
+        assert_eq!(line.outstanding(), 0);
+
+        line.set_weather(Weather::Offline);
+        assert_eq!(ask(&line).await, "");
+        let expected = Counts {
+            requests: 6,
+            dropped_before: 1,
+            dropped_after: 1,
+            truncated: 1,
+            unavailable: 2,
+            refused: 1,
+            ..Counts::default()
+        };
+        assert_eq!(line.counts(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_held_answer_is_held_until_the_device_is_gone() {
+        let (address, _tasks) = endpoint().await;
+        let line = Line::open(address, 7).await.unwrap();
+        line.order(Fault::Hold);
+        let asking = ask(&line);
+        tokio::select! {
+            answer = asking => panic!("nothing may come: {answer}"),
+            () = line.until_held() => {}
+        }
+        assert_eq!(line.counts().held, 1);
+        assert_eq!(ask(&line).await, ANSWER);
+    }
+}
