@@ -22,7 +22,7 @@ pub(crate) enum Fault {
     Truncate,
     /// Somebody answers 503 with `Retry-After: 1`: the endpoint (with its header) or a proxy before it (without).
     Unavailable { ours: bool },
-    /// The answer is held back until the line is released or the device is gone.
+    /// An answer 200 is held back until the line is released or the device is gone.
     Hold,
 }
 
@@ -35,6 +35,8 @@ pub(crate) enum Weather {
     Flaky,
     /// No connection can be made.
     Offline,
+    /// No push gets its answer.
+    Holding,
 }
 
 /// One line's luck: faults ordered for the next pushes, then the weather.
@@ -42,17 +44,42 @@ pub(crate) enum Weather {
 pub(crate) struct Luck {
     pub(crate) weather: Weather,
     ordered: VecDeque<Fault>,
+    /// Pushes that still get through before all are held.
+    until_holding: Option<usize>,
     random: StdRng,
 }
 
 impl Luck {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { weather: Weather::Clear, ordered: VecDeque::new(), random: StdRng::seed_from_u64(seed) }
+        Self {
+            weather: Weather::Clear,
+            ordered: VecDeque::new(),
+            until_holding: None,
+            random: StdRng::seed_from_u64(seed),
+        }
     }
 
     /// Orders a fault for the next push that has none yet.
+    #[cfg(test)]
     pub(crate) fn order(&mut self, fault: Fault) {
         self.ordered.push_back(fault);
+    }
+
+    /// Holds every push once so many have got through.
+    pub(crate) fn hold_after(&mut self, pushes: usize) {
+        self.until_holding = Some(pushes);
+    }
+
+    /// A push got through, with its answer.
+    pub(crate) fn push_passed(&mut self) {
+        match &mut self.until_holding {
+            Some(0) => {
+                self.until_holding = None;
+                self.weather = Weather::Holding;
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
     }
 
     /// Orders each kind of fault once, in an order drawn from the seed, so that no run goes without one of them.
@@ -78,6 +105,9 @@ impl Luck {
 
     /// What happens to the next exchange.
     pub(crate) fn draw(&mut self, is_push: bool) -> Fault {
+        if is_push && self.weather == Weather::Holding {
+            return Fault::Hold;
+        }
         if is_push && let Some(fault) = self.ordered.pop_front() {
             return fault;
         }
@@ -151,8 +181,18 @@ mod tests {
     #[test]
     fn what_is_ordered_happens_to_pushes_first() {
         let mut luck = Luck::new(1);
-        luck.order(Fault::Hold);
+        luck.order(Fault::Truncate);
         assert_eq!(luck.draw(false), Fault::None);
-        assert_eq!((luck.draw(true), luck.draw(true)), (Fault::Hold, Fault::None));
+        assert_eq!((luck.draw(true), luck.draw(true)), (Fault::Truncate, Fault::None));
+    }
+
+    #[test]
+    fn pushes_are_held_once_so_many_have_got_through() {
+        let mut luck = Luck::new(1);
+        luck.hold_after(1);
+        luck.push_passed();
+        assert_eq!(luck.draw(true), Fault::None);
+        luck.push_passed();
+        assert_eq!((luck.draw(true), luck.draw(true), luck.draw(false)), (Fault::Hold, Fault::Hold, Fault::None));
     }
 }

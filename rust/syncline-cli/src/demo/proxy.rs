@@ -25,7 +25,7 @@ pub(crate) struct Line {
 struct Shared {
     endpoint: SocketAddr,
     state: Mutex<(Luck, Counts)>,
-    held: Notify,
+    release: Notify,
 }
 
 impl Line {
@@ -34,7 +34,7 @@ impl Line {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let state = Mutex::new((Luck::new(seed), Counts::default()));
-        let shared = Arc::new(Shared { endpoint, state, held: Notify::new() });
+        let shared = Arc::new(Shared { endpoint, state, release: Notify::new() });
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, shared.clone()));
         Ok(Self { address, shared, _accepting: accepting })
@@ -49,9 +49,14 @@ impl Line {
         self.shared.with(|luck, _| luck.weather = weather);
     }
 
-    /// Orders a fault for the next push.
-    pub(crate) fn order(&self, fault: Fault) {
-        self.shared.with(|luck, _| luck.order(fault));
+    /// Holds the answer of every push once so many have got through.
+    pub(crate) fn hold_after(&self, pushes: usize) {
+        self.shared.with(|luck, _| luck.hold_after(pushes));
+    }
+
+    /// Lets the connections go whose answers are held; the answers never arrive.
+    pub(crate) fn release(&self) {
+        self.shared.release.notify_waiters();
     }
 
     /// Orders each kind of fault once.
@@ -66,11 +71,6 @@ impl Line {
 
     pub(crate) fn counts(&self) -> Counts {
         self.shared.with(|_, counts| *counts)
-    }
-
-    /// Waits until an answer is held back.
-    pub(crate) async fn until_held(&self) {
-        self.shared.held.notified().await;
     }
 }
 
@@ -105,9 +105,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn exchange(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
     let Some(request) = read_request(&mut client).await? else { return Ok(()) };
+    let is_push = request.head.starts_with("POST /v1/push");
     let fault = shared.with(|luck, counts| {
         counts.requests += 1;
-        luck.draw(request.head.starts_with("POST /v1/push"))
+        luck.draw(is_push)
     });
     match fault {
         Fault::DropBefore => {
@@ -130,7 +131,11 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
         Some(413) => counts.too_large += 1,
         _ => {}
     });
-    deliver(&mut client, &answer, fault, shared).await
+    deliver(&mut client, &answer, fault, shared).await?;
+    if is_push && status(&answer) == Some(200) && matches!(fault, Fault::None | Fault::Delay(_)) {
+        shared.with(|luck, _| luck.push_passed());
+    }
+    Ok(())
 }
 
 async fn deliver(client: &mut TcpStream, answer: &[u8], fault: Fault, shared: &Shared) -> io::Result<()> {
@@ -140,11 +145,13 @@ async fn deliver(client: &mut TcpStream, answer: &[u8], fault: Fault, shared: &S
             shared.count(|counts| counts.truncated += 1);
             client.write_all(&answer[..answer.len() - body_of(answer).len() / 2 - 1]).await?;
         }
-        Fault::Hold => {
+        Fault::Hold if status(answer) == Some(200) => {
             shared.count(|counts| counts.held += 1);
-            shared.held.notify_one();
-            // Ends when the device does.
-            let _ = client.read(&mut [0; 1]).await?;
+            let gone = async { client.read(&mut [0; 1]).await.unwrap_or_default() };
+            tokio::select! {
+                _ = gone => {}
+                () = shared.release.notified() => {}
+            }
         }
         _ => client.write_all(answer).await?,
     }
@@ -263,11 +270,13 @@ mod tests {
         let line = Line::open(address, 7).await.unwrap();
         assert_eq!(ask(&line).await, ANSWER);
 
-        line.order(Fault::DropBefore);
-        line.order(Fault::DropAfter);
-        line.order(Fault::Truncate);
-        line.order(Fault::Unavailable { ours: true });
-        line.order(Fault::Unavailable { ours: false });
+        line.shared.with(|luck, _| {
+            luck.order(Fault::DropBefore);
+            luck.order(Fault::DropAfter);
+            luck.order(Fault::Truncate);
+            luck.order(Fault::Unavailable { ours: true });
+            luck.order(Fault::Unavailable { ours: false });
+        });
         assert_eq!(ask(&line).await, "");
         assert_eq!(ask(&line).await, "");
         let cut = ask(&line).await;
@@ -294,16 +303,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_held_answer_is_held_until_the_device_is_gone() {
+    async fn a_held_answer_never_arrives() {
         let (address, _tasks) = endpoint().await;
         let line = Line::open(address, 7).await.unwrap();
-        line.order(Fault::Hold);
-        let asking = ask(&line);
-        tokio::select! {
-            answer = asking => panic!("nothing may come: {answer}"),
-            () = line.until_held() => {}
-        }
-        assert_eq!(line.counts().held, 1);
+        line.hold_after(0);
+        assert_eq!(ask(&line).await, ANSWER);
+        let release = async {
+            while line.counts().held == 0 {
+                tokio::task::yield_now().await;
+            }
+            line.set_weather(Weather::Clear);
+            line.release();
+        };
+        assert_eq!(tokio::join!(ask(&line), release).0, "");
         assert_eq!(ask(&line).await, ANSWER);
     }
 }

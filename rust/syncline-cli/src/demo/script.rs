@@ -8,7 +8,7 @@ use syncline_server::auth::LEEWAY_SECONDS;
 
 use super::DemoError;
 use super::control::{Command, How, Write};
-use super::faults::{Fault, Weather};
+use super::faults::Weather;
 use super::plan::Plan;
 use super::team::{Team, pause};
 
@@ -43,7 +43,7 @@ pub(crate) struct Story {
 pub(crate) async fn play(team: &mut Team, plan: &Plan) -> Result<Story, DemoError> {
     let mut story = Story::default();
     morning_offline(team, plan, &mut story).await?;
-    flaky_network(team, &mut story).await?;
+    flaky_network(team, plan, &mut story).await?;
     expired_token(team, plan, &mut story).await?;
     same_entities(team, plan, &mut story).await?;
     refused_and_poisoned(team, plan, &mut story).await?;
@@ -89,7 +89,7 @@ fn morning_commands(share: &super::plan::Share) -> Vec<Command> {
 }
 
 /// Everything is delivered over lines that break; the last device is killed in the middle of it.
-async fn flaky_network(team: &mut Team, story: &mut Story) -> Result<(), DemoError> {
+async fn flaky_network(team: &mut Team, plan: &Plan, story: &mut Story) -> Result<(), DemoError> {
     team.progress.chapter("the network comes and goes; one device dies and comes back");
     let victim = team.devices.len() - 1;
     for device in &team.devices {
@@ -98,7 +98,9 @@ async fn flaky_network(team: &mut Team, story: &mut Story) -> Result<(), DemoErr
     }
     // The first device believes in a network that is not there.
     team.devices[0].line.set_weather(Weather::Offline);
-    team.devices[victim].line.order(Fault::Hold);
+    // In the middle: a third of its pushes get through.
+    let pushes = team.devices[victim].acknowledged.len() / plan.push_limit;
+    team.devices[victim].line.hold_after(pushes / 3);
     for index in team.everyone() {
         team.set_network(index, true).await?;
     }
@@ -131,29 +133,25 @@ async fn flaky_network(team: &mut Team, story: &mut Story) -> Result<(), DemoErr
 }
 
 async fn kill_in_mid_drain(team: &mut Team, victim: usize, story: &mut Story) -> Result<(), DemoError> {
-    // While the victim delivers, the platform goes on reporting a network, or its backoffs would set the pace.
-    let reporting = async {
-        loop {
-            let status = team.status(victim).await?;
-            if status.state == "backoff" && status.reason.as_deref() != Some("retry_after") {
-                team.set_network(victim, true).await?;
-            }
-            if status.waiting() == 0 {
-                let complaint = "the device to be killed had delivered everything before";
-                return Err::<(), _>(DemoError::Stuck(complaint.into()));
-            }
-            pause(Duration::from_millis(40)).await;
-        }
-    };
     let held = async {
-        tokio::select! {
-            () = team.devices[victim].line.until_held() => Ok(()),
-            failed = reporting => failed,
+        let mut idle_glances = 0;
+        loop {
+            let (status, held) = (team.status(victim).await?, team.devices[victim].line.counts().held);
+            if held > 0 && status.in_progress > 0 {
+                return Ok(status);
+            }
+            // What is held may be an empty push: it goes, and the next one is held.
+            idle_glances = if held > 0 { idle_glances + 1 } else { 0 };
+            if idle_glances % 10 == 9 {
+                team.devices[victim].line.release();
+            }
+            team.report_network(victim, &status).await?;
+            pause(Duration::from_millis(20)).await;
         }
     };
-    team.patiently("no push of the device to be killed came to be held", held).await?;
-    let before = team.status(victim).await?;
+    let before = team.patiently("no push of the device to be killed came to be held", held).await?;
     team.devices[victim].process.kill().await?;
+    team.devices[victim].line.set_weather(Weather::Flaky);
     team.restart(victim).await?;
     let after = team.status(victim).await?;
     let device = &team.devices[victim];

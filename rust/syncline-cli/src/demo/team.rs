@@ -100,8 +100,14 @@ impl Team {
         self.devices[index].process.ask(Command::Network { online }).await
     }
 
-    /// Waits until none of these devices has anything to deliver. Where the connection backs off, the platform reports a
-    /// network again, as phones do all day; what the endpoint asked for (`Retry-After`) is not cut short by that.
+    /// Where the connection backs off, the platform reports a network again, as phones do all day. What the endpoint asked for
+    /// (`Retry-After`) is not cut short by that.
+    pub(super) async fn report_network(&self, index: usize, status: &Status) -> Result<(), DemoError> {
+        let waits = status.state == "backoff" && status.reason.as_deref() != Some("retry_after");
+        if waits { self.set_network(index, true).await } else { Ok(()) }
+    }
+
+    /// Waits until none of these devices has anything to deliver.
     pub(super) async fn drained(&self, indices: &[usize]) -> Result<(), DemoError> {
         let watching = async {
             loop {
@@ -110,9 +116,7 @@ impl Team {
                     return Ok(());
                 }
                 for (index, status) in indices.iter().zip(&statuses) {
-                    if status.state == "backoff" && status.reason.as_deref() != Some("retry_after") {
-                        self.set_network(*index, true).await?;
-                    }
+                    self.report_network(*index, status).await?;
                 }
                 pause(GLANCE).await;
             }
