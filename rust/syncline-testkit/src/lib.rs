@@ -1,1 +1,42 @@
-//! testkit
+//! Whole devices and an endpoint as steps on the caller's thread, in virtual time, with nothing faked but the outside: the
+//! manager, the driver, the SQLite files and the endpoint are the real ones. Never shipped.
+//!
+//! ```
+//! use syncline_core::{NewOperation, OperationStatus};
+//! use syncline_testkit::{Fault, World};
+//!
+//! let mut world = World::new(1);
+//! let (a, b) = (world.device("a"), world.device("b"));
+//!
+//! let pin = a.enqueue(NewOperation::create("pin", "p1", r#"{"title":"Leak"}"#)).unwrap();
+//! a.network.next_push(Fault::DropAfter); // the server commits, the answer is lost
+//! world.sync(&a);
+//! assert_eq!(a.status(&pin.id), OperationStatus::Pending);
+//!
+//! world.sync(&a); // tried again: `already_processed`
+//! assert_eq!(a.status(&pin.id), OperationStatus::Completed);
+//!
+//! world.settle(&[&a, &b]); // everyone syncs, the invariants hold, all agree with the server
+//! assert_eq!(b.value("pin", "p1").unwrap()["title"], "Leak");
+//! ```
+//!
+//! - A [`TestDevice`] dereferences to its `SyncManager`; async methods go through [`World::run`] (to the end) or [`World::start`]
+//!   (to be looked at later). [`World::sync`] is `process_queue` to the end.
+//! - Time passes only in [`World::advance`]. Everything that can happen without it happens in [`World::run_until_idle`].
+//! - [`Network`] scripts faults per request; what is held arrives on [`Network::release`], however late.
+//! - [`TestDevice::kill`] is the death of the process; [`World::copy`] a restored backup; [`World::process`] a second process on
+//!   one file; [`TestServer::snapshot`] and [`TestServer::restore`] a server that goes back in time.
+//! - [`World::assert_invariants`] checks spec §9 by plain SQL on the files, and that every body matched the OpenAPI document.
+
+mod check;
+mod lock;
+mod network;
+mod server;
+mod steps;
+mod world;
+
+pub use lock::MemoryLock;
+pub use network::{Credentials, Fault, Network};
+pub use server::{Exchange, TestServer};
+pub use steps::{ManualClock, SeededRandom, Started, StepRuntime, Steps};
+pub use world::{SCOPE, TOKEN, TestDevice, USER, World};

@@ -57,7 +57,11 @@ impl SyncManager {
             let left = shared.locked(|device| {
                 // Given up first, so that the count is of what stays.
                 drop(device.disengage(&shared.environment));
-                if mode == SignOutMode::Discard { device.store.discard_all(now) } else { device.store.unsent() }
+                let left = device.store.unsent()?;
+                if mode == SignOutMode::Discard {
+                    device.store.discard_all(now)?;
+                }
+                Ok::<_, SynclineError>(left)
             })??;
             shared.close(true);
             Ok(left.into())

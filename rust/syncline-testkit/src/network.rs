@@ -1,0 +1,278 @@
+//! The way between a device and the endpoint, with faults on demand.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use syncline_core::transport::{
+    BoxFuture, CredentialProvider, CredentialReason, Request, Response, Route, Token, Transport, TransportError,
+};
+use syncline_protocol::{PROTOCOL, Problem, ProblemCode};
+use tokio::sync::oneshot;
+
+use crate::server::TestServer;
+
+/// What happens to one request.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// There is no way to the endpoint.
+    Unreachable,
+    /// It is lost before it arrives.
+    DropBefore,
+    /// It arrives and is decided; the answer is lost.
+    DropAfter,
+    /// It waits on the way until [`Network::release`]; it arrives then, even if the device has given it up long ago.
+    HoldRequest,
+    /// It arrives and is decided; the answer waits until [`Network::release`].
+    HoldAnswer,
+    /// It arrives twice; the device gets the second answer.
+    Duplicate,
+    /// It does not arrive; this is answered instead.
+    Instead(Response),
+    /// It arrives and is decided; this is answered instead.
+    Replaced(Response),
+}
+
+impl Fault {
+    /// Our endpoint answers with a problem and decides nothing.
+    pub fn problem(code: ProblemCode) -> Self {
+        let problem = Problem::new(code);
+        let body = serde_json::to_vec(&problem).expect("a problem is JSON");
+        Self::Instead(Response { status: problem.status, protocol: ours(), retry_after: None, body })
+    }
+
+    /// Our endpoint answers with this status and body, and decides nothing.
+    pub fn ours(status: u16, body: &str) -> Self {
+        Self::Instead(Response { status, protocol: ours(), retry_after: None, body: body.as_bytes().to_vec() })
+    }
+
+    /// A proxy or captive portal answers instead of our endpoint.
+    pub fn proxy(status: u16, body: &str) -> Self {
+        Self::Instead(Response { status, protocol: None, retry_after: None, body: body.as_bytes().to_vec() })
+    }
+
+    /// The same, with `Retry-After`.
+    #[must_use]
+    pub fn retry_after(mut self, value: &str) -> Self {
+        if let Self::Instead(response) | Self::Replaced(response) = &mut self {
+            response.retry_after = Some(value.to_owned());
+        }
+        self
+    }
+
+    /// The same, but the endpoint has decided before.
+    #[must_use]
+    pub fn after_commit(self) -> Self {
+        match self {
+            Self::Instead(response) => Self::Replaced(response),
+            other => other,
+        }
+    }
+}
+
+fn ours() -> Option<String> {
+    Some(PROTOCOL.to_string())
+}
+
+type Script = Box<dyn FnMut(&Request) -> Option<Fault> + Send>;
+
+/// The network of one device. Handles are clones.
+#[derive(Clone)]
+pub struct Network {
+    device: String,
+    server: TestServer,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    next: VecDeque<(Option<Route>, Fault)>,
+    script: Option<Script>,
+    held: VecDeque<Held>,
+    sent: u64,
+}
+
+struct Held {
+    request: Request,
+    token: Token,
+    /// The answer, if it was decided already.
+    decided: Option<Response>,
+    reply: oneshot::Sender<Response>,
+}
+
+impl Network {
+    pub(crate) fn new(device: &str, server: &TestServer) -> Self {
+        Self { device: device.to_owned(), server: server.clone(), state: Arc::default() }
+    }
+
+    /// What happens to the next request. Several are taken in turn.
+    pub fn next(&self, fault: Fault) {
+        self.state.lock().next.push_back((None, fault));
+    }
+
+    /// What happens to the next push.
+    pub fn next_push(&self, fault: Fault) {
+        self.state.lock().next.push_back((Some(Route::Push), fault));
+    }
+
+    /// What happens to the next pull.
+    pub fn next_pull(&self, fault: Fault) {
+        self.state.lock().next.push_back((Some(Route::Pull), fault));
+    }
+
+    /// Decides about every request that none of the above is for, until [`Network::heal`].
+    pub fn script(&self, script: impl FnMut(&Request) -> Option<Fault> + Send + 'static) {
+        self.state.lock().script = Some(Box::new(script));
+    }
+
+    /// Nothing gets through, until [`Network::heal`].
+    pub fn cut(&self) {
+        self.script(|_| Some(Fault::Unreachable));
+    }
+
+    /// No more faults. What is held stays held.
+    pub fn heal(&self) {
+        let mut state = self.state.lock();
+        state.next.clear();
+        state.script = None;
+    }
+
+    /// Requests and answers that wait on the way.
+    pub fn held(&self) -> usize {
+        self.state.lock().held.len()
+    }
+
+    /// Lets the one that waits longest go on. The device hears of it at its next step.
+    ///
+    /// # Panics
+    /// If nothing is held.
+    pub fn release(&self) {
+        let held = self.state.lock().held.pop_front().expect("something is held");
+        let response = match held.decided {
+            Some(response) => response,
+            None => self.server.handle(&self.device, &held.request, &held.token.0),
+        };
+        // The device may have given up waiting.
+        let _ = held.reply.send(response);
+    }
+
+    /// Lets everything go on, the oldest first.
+    pub fn release_all(&self) {
+        while self.held() > 0 {
+            self.release();
+        }
+    }
+
+    /// Requests that the device has sent, whether they arrived or not.
+    pub fn sent(&self) -> u64 {
+        self.state.lock().sent
+    }
+
+    fn fault(&self, request: &Request) -> Option<Fault> {
+        let mut state = self.state.lock();
+        state.sent += 1;
+        let scripted = state.next.iter().position(|(route, _)| route.is_none_or(|route| route == request.route));
+        match scripted {
+            Some(at) => state.next.remove(at).map(|(_, fault)| fault),
+            None => state.script.as_mut()?(request),
+        }
+    }
+
+    async fn hold(
+        &self,
+        request: Request,
+        token: Token,
+        decided: Option<Response>,
+    ) -> Result<Response, TransportError> {
+        let (reply, answer) = oneshot::channel();
+        self.state.lock().held.push_back(Held { request, token, decided, reply });
+        answer.await.map_err(|_| TransportError::Broken("the world ended".to_owned()))
+    }
+
+    async fn exchange(&self, request: Request, token: Token) -> Result<Response, TransportError> {
+        let deliver = || self.server.handle(&self.device, &request, &token.0);
+        let lost = || Err(TransportError::Broken("lost on the way".to_owned()));
+        match self.fault(&request) {
+            None => Ok(deliver()),
+            Some(Fault::Unreachable) => Err(TransportError::Unreachable("no way".to_owned())),
+            Some(Fault::DropBefore) => lost(),
+            Some(Fault::DropAfter) => {
+                deliver();
+                lost()
+            }
+            Some(Fault::Duplicate) => {
+                deliver();
+                Ok(deliver())
+            }
+            Some(Fault::Instead(response)) => Ok(response),
+            Some(Fault::Replaced(response)) => {
+                deliver();
+                Ok(response)
+            }
+            Some(Fault::HoldAnswer) => {
+                let decided = deliver();
+                self.hold(request, token, Some(decided)).await
+            }
+            Some(Fault::HoldRequest) => self.hold(request, token, None).await,
+        }
+    }
+}
+
+impl Transport for Network {
+    fn send(&self, request: Request, token: Token) -> BoxFuture<'_, Result<Response, TransportError>> {
+        Box::pin(self.exchange(request, token))
+    }
+}
+
+/// The app's credentials. Handles are clones.
+#[derive(Clone)]
+pub struct Credentials {
+    state: Arc<Mutex<Wallet>>,
+}
+
+struct Wallet {
+    at_hand: Result<Option<String>, String>,
+    fresh: Option<String>,
+    asked: Vec<CredentialReason>,
+}
+
+impl Credentials {
+    pub(crate) fn new(token: &str) -> Self {
+        let wallet = Wallet { at_hand: Ok(Some(token.to_owned())), fresh: None, asked: Vec::new() };
+        Self { state: Arc::new(Mutex::new(wallet)) }
+    }
+
+    /// The token at hand; none when the user must sign in.
+    pub fn set(&self, token: Option<&str>) {
+        self.state.lock().at_hand = Ok(token.map(str::to_owned));
+    }
+
+    /// The token that takes its place when a fresh one is asked for.
+    pub fn set_fresh(&self, token: &str) {
+        self.state.lock().fresh = Some(token.to_owned());
+    }
+
+    /// The provider fails from now on.
+    pub fn fail(&self, message: &str) {
+        self.state.lock().at_hand = Err(message.to_owned());
+    }
+
+    /// Why the provider was asked, each time.
+    pub fn asked(&self) -> Vec<CredentialReason> {
+        self.state.lock().asked.clone()
+    }
+}
+
+impl CredentialProvider for Credentials {
+    fn token(&self, reason: CredentialReason) -> BoxFuture<'_, Result<Option<Token>, String>> {
+        let mut wallet = self.state.lock();
+        wallet.asked.push(reason);
+        if reason == CredentialReason::Refresh
+            && let Some(fresh) = wallet.fresh.take()
+        {
+            wallet.at_hand = Ok(Some(fresh));
+        }
+        let token = wallet.at_hand.clone().map(|token| token.map(Token));
+        Box::pin(std::future::ready(token))
+    }
+}

@@ -1,0 +1,205 @@
+//! The endpoint in the same process, on a file of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::Value;
+use syncline_core::environment::Clock;
+use syncline_core::transport::{Request, Response, Route};
+use syncline_protocol::{PROTOCOL, Problem, ProblemCode};
+use syncline_server::endpoint::types::{TypeConfig, Types};
+use syncline_server::{Answer, Claims, Embedded, Endpoint, EndpointLimits, SqliteStore, contract};
+
+use crate::steps::ManualClock;
+
+/// A request that arrived, and what it was answered.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// The device's name in the world.
+    pub device: String,
+    /// Where it went.
+    pub route: Route,
+    /// Its body.
+    pub request: Value,
+    /// The HTTP status of the answer.
+    pub status: u16,
+    /// The answer's body.
+    pub answer: Value,
+}
+
+/// The world's endpoint. Handles are clones.
+#[derive(Clone)]
+pub struct TestServer {
+    inner: Arc<Mutex<Inner>>,
+    /// The server's wall clock.
+    pub clock: ManualClock,
+}
+
+struct Inner {
+    path: PathBuf,
+    endpoint: Embedded<SqliteStore>,
+    types: BTreeMap<String, TypeConfig>,
+    limits: EndpointLimits,
+    random: EndpointRandom,
+    tokens: BTreeMap<String, Claims>,
+    exchanges: Vec<Exchange>,
+    violations: Vec<String>,
+}
+
+struct EndpointRandom(StdRng);
+
+impl syncline_server::Random for EndpointRandom {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill(bytes);
+    }
+}
+
+impl TestServer {
+    pub(crate) fn new(path: PathBuf, clock: ManualClock, seed: u64) -> Self {
+        let endpoint = open(&path, &BTreeMap::new(), EndpointLimits::default());
+        let inner = Inner {
+            path,
+            endpoint,
+            types: BTreeMap::new(),
+            limits: EndpointLimits::default(),
+            random: EndpointRandom(StdRng::seed_from_u64(seed)),
+            tokens: BTreeMap::new(),
+            exchanges: Vec::new(),
+            violations: Vec::new(),
+        };
+        Self { inner: Arc::new(Mutex::new(inner)), clock }
+    }
+
+    /// Configures entity types, in place of all before.
+    pub fn set_types(&self, types: BTreeMap<String, TypeConfig>) {
+        self.inner.lock().types = types;
+        self.reopen();
+    }
+
+    /// Configures the limits.
+    pub fn set_limits(&self, limits: EndpointLimits) {
+        self.inner.lock().limits = limits;
+        self.reopen();
+    }
+
+    /// Makes a token good for a user and scopes.
+    pub fn allow(&self, token: &str, user_id: &str, scopes: &[&str]) {
+        let scopes: BTreeSet<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        self.inner.lock().tokens.insert(token.to_owned(), Claims { user_id: user_id.to_owned(), scopes });
+    }
+
+    /// Makes a token good for nothing.
+    pub fn revoke(&self, token: &str) {
+        self.inner.lock().tokens.remove(token);
+    }
+
+    /// Everything that arrived so far, and its answers.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.inner.lock().exchanges.clone()
+    }
+
+    /// How requests and answers differed from the OpenAPI document.
+    pub fn violations(&self) -> Vec<String> {
+        self.inner.lock().violations.clone()
+    }
+
+    /// The database file.
+    pub fn path(&self) -> PathBuf {
+        self.inner.lock().path.clone()
+    }
+
+    /// Works on the endpoint itself.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Embedded<SqliteStore>) -> T) -> T {
+        work(&mut self.inner.lock().endpoint)
+    }
+
+    /// Copies the database as it stands to `path`, to be restored later.
+    pub fn snapshot(&self, path: &Path) {
+        copy_database(&self.path(), path);
+    }
+
+    /// Puts a snapshot in place, as an operator would after a loss. `told`: the endpoint is started with `--restored`.
+    pub fn restore(&self, path: &Path, told: bool) {
+        let mut inner = self.inner.lock();
+        let Inner { path: target, types, limits, .. } = &mut *inner;
+        let (target, types, limits) = (target.with_extension("restored"), types.clone(), *limits);
+        let _ = std::fs::remove_file(&target);
+        copy_database(path, &target);
+        inner.endpoint = open(&target, &types, limits);
+        inner.path = target;
+        if told {
+            let now = self.clock.now();
+            let Inner { endpoint, random, .. } = &mut *inner;
+            endpoint.renew_epochs(now, random).expect("the snapshot is a database");
+        }
+    }
+
+    /// Answers as the HTTP carrier would.
+    pub(crate) fn handle(&self, device: &str, request: &Request, token: &str) -> Response {
+        let mut inner = self.inner.lock();
+        let now = self.clock.now();
+        let Inner { endpoint, random, tokens, .. } = &mut *inner;
+        let answer = match tokens.get(token) {
+            None => Answer::problem(Problem::new(ProblemCode::Unauthorized)),
+            Some(claims) => endpoint.handle(
+                match request.route {
+                    Route::Push => syncline_server::Request::Push(&request.body),
+                    Route::Pull => syncline_server::Request::Pull(&request.body),
+                },
+                claims,
+                now,
+                random,
+            ),
+        };
+        inner.record(device, request, &answer);
+        Response {
+            status: answer.status,
+            protocol: Some(PROTOCOL.to_string()),
+            retry_after: answer.retry_after.map(|seconds| seconds.to_string()),
+            body: answer.body.into_bytes(),
+        }
+    }
+
+    fn reopen(&self) {
+        let mut inner = self.inner.lock();
+        inner.endpoint = open(&inner.path, &inner.types, inner.limits);
+    }
+}
+
+impl Inner {
+    fn record(&mut self, device: &str, request: &Request, answer: &Answer) {
+        let path = match request.route {
+            Route::Push => "/v1/push",
+            Route::Pull => "/v1/pull",
+        };
+        let sent: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
+        let said: Value = serde_json::from_str(&answer.body).unwrap_or(Value::Null);
+        let checked = [contract::validate_request(path, &sent), contract::validate_answer(path, answer.status, &said)];
+        for difference in checked.into_iter().filter_map(Result::err).flatten() {
+            self.violations.push(format!("{path} of {device}: {difference}"));
+        }
+        self.exchanges.push(Exchange {
+            device: device.to_owned(),
+            route: request.route,
+            request: sent,
+            status: answer.status,
+            answer: said,
+        });
+    }
+}
+
+fn open(path: &Path, types: &BTreeMap<String, TypeConfig>, limits: EndpointLimits) -> Embedded<SqliteStore> {
+    let store = SqliteStore::open(path, None).expect("the server's file opens");
+    Embedded::new(store, Types::new(types.clone()).expect("the types are valid"), limits)
+}
+
+/// A consistent copy, also while the file is in use.
+pub(crate) fn copy_database(from: &Path, to: &Path) {
+    let connection = rusqlite::Connection::open(from).expect("the file opens");
+    let target = to.to_str().expect("test paths are UTF-8");
+    connection.execute("VACUUM INTO ?1", [target]).expect("the copy is written");
+}
