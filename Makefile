@@ -1,0 +1,42 @@
+# The only front door. `make help` lists what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# Arguments for the demo, as: make demo ARGS="--seed 7 --json"
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: ## Three devices and an endpoint work through a bad day on real data; a checker gives the verdict
+	@cargo run --locked --release --quiet -p syncline-cli -- demo $(ARGS)
+
+.PHONY: test
+test: ## Every test and check, with a table at the end; SKIP="demo deny" leaves parts out
+	@scripts/test
+
+.PHONY: test-long
+test-long: ## The same with more cases of each property, and ten days of the demo
+	@scripts/test --long
+
+.PHONY: check
+check: ## What is quick: format, lints, dependencies, the map of rules and tests
+	@scripts/test format lint deny map
+
+.PHONY: check-android
+check-android: ## Type-check the core for Android (aarch64)
+	@scripts/cross-check aarch64-linux-android
+
+.PHONY: check-ios
+check-ios: ## Type-check the core for iOS (aarch64)
+	@scripts/cross-check aarch64-apple-ios
+
+.PHONY: format
+format: ## Format the sources
+	@cargo fmt --all
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	@cargo clean
