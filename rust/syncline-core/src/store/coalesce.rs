@@ -43,7 +43,10 @@ impl Store {
             }
             (OperationKind::Update, OperationKind::Delete) => (OperationKind::Delete, None),
             (OperationKind::Create, OperationKind::Delete) => {
-                let nothing_lost = entity.base_version == 0 && entity.base_clock.is_empty() && !self.has_dependents(older.sequence)?;
+                let empty_base = entity.base_version == 0 && entity.base_clock.is_empty();
+                // With an earlier operation in the lane the delete is not the create's alone (docs/adr/0010).
+                let nothing_lost =
+                    empty_base && self.is_first_of_lane(&older)? && !self.has_dependents(older.sequence)?;
                 let folded = Folded { survivor: older.sequence, also_cancelled: Some(older) };
                 return Ok(nothing_lost.then_some(folded));
             }
@@ -97,7 +100,15 @@ impl Store {
             .query_row([sequence], |row| row.get(0))?)
     }
 
-    pub(super) fn has_dependents(&self, sequence: u64) -> Result<bool> {
+    fn is_first_of_lane(&self, row: &QueueRow) -> Result<bool> {
+        let first: Option<u64> = self
+            .conn
+            .prepare_cached("SELECT min(sequence) FROM sync_queue WHERE entity = ?1 AND open = 1")?
+            .query_row([row.entity], |found| found.get(0))?;
+        Ok(first == Some(row.sequence))
+    }
+
+    fn has_dependents(&self, sequence: u64) -> Result<bool> {
         Ok(self
             .conn
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM dependencies WHERE depends_on = ?1)")?

@@ -109,6 +109,7 @@ impl Store {
         let device = self.device()?;
         let response = answer.response;
         let mut counts = SettledCounts::default();
+        let mut broken = BTreeSet::new();
         let mut lanes: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
         for (index, row) in rows.iter().enumerate() {
             lanes.entry(row.entity).or_default().push(index);
@@ -116,8 +117,13 @@ impl Store {
         for (row, result) in rows.iter().zip(results) {
             let decision = decide(row, *result, &device);
             let version = result.map_or(response.version, |result| result.version);
+            let failed = counts.failed;
             self.settle_row(row, decision, *result, version, &mut counts, now, random)?;
+            if counts.failed > failed {
+                broken.extend(row.transaction_id.clone());
+            }
         }
+        counts.failed += self.fail_rest(broken, now)?;
         for (entity, members) in lanes {
             let mut entity = self.entity(entity)?;
             let left_out: Vec<&QueueRow> =
@@ -256,6 +262,26 @@ impl Store {
         Ok(false)
     }
 
+    /// A transaction of which a member has failed fails as a whole (spec §5), also when only that member's attempts are used up.
+    /// Returns how many others that were.
+    fn fail_rest(&mut self, transactions: BTreeSet<String>, now: Timestamp) -> Result<u64> {
+        let mut failed = 0;
+        for transaction in transactions {
+            let rest = QueueRow::select(
+                &self.conn,
+                "transaction_id = ?1 AND status = 'pending' AND void = 0 ORDER BY sequence",
+                [transaction],
+            )?;
+            for row in &rest {
+                let why = Why::told("transaction_failed", "Another operation of its transaction failed.");
+                self.fail(row, why, false, now)?;
+                failed += 1;
+            }
+            self.refold_all(rest.iter().map(|row| row.entity))?;
+        }
+        Ok(failed)
+    }
+
     fn back_off(&mut self, row: &QueueRow, wait: u64, charged: bool, now: Timestamp) -> Result<()> {
         let until = now.plus_millis(i64::try_from(wait).unwrap_or(i64::MAX));
         self.conn
@@ -278,6 +304,7 @@ impl Store {
         self.write(|store| {
             let mut counts = SettledCounts::default();
             let mut touched = BTreeSet::new();
+            let mut broken = BTreeSet::new();
             for GiveBack { sequence, how } in returns {
                 let Some(row) = QueueRow::find(&store.conn, *sequence)? else { continue };
                 if row.status != OperationStatus::InProgress || row.term != Some(term) {
@@ -287,7 +314,11 @@ impl Store {
                 let failed = store.give_back_row(&row, how, now, random)?;
                 counts.failed += u64::from(failed);
                 counts.put_off += u64::from(!failed);
+                if failed {
+                    broken.extend(row.transaction_id);
+                }
             }
+            counts.failed += store.fail_rest(broken, now)?;
             store.refold_all(touched)?;
             Ok(counts)
         })

@@ -63,6 +63,7 @@ impl Store {
     pub(super) fn transition(&mut self, row: &QueueRow, to: OperationStatus, why: Why, now: Timestamp) -> Result<()> {
         debug_assert!(is_allowed(row.status, to), "{} -> {to}", row.status);
         let ended = to.has_ended();
+        let parked_on = if row.status == Pending { self.parked_on(row.sequence)? } else { None };
         let changed = self
             .conn
             .prepare_cached(
@@ -88,7 +89,19 @@ impl Store {
         if changed != 1 {
             return Err(fence_broken());
         }
+        // What waits behind this row is parked on the same root, and may have waited for nothing else.
+        if let Some(root) = parked_on {
+            self.release(root)?;
+        }
         self.note_transition(row, to, why.reason, now)
+    }
+
+    fn parked_on(&self, sequence: u64) -> Result<Option<u64>> {
+        let park: Option<i64> = self
+            .conn
+            .prepare_cached("SELECT park FROM sync_queue WHERE sequence = ?1")?
+            .query_row([sequence], |row| row.get(0))?;
+        Ok(park.and_then(|on| u64::try_from(on).ok()).filter(|on| *on > 0))
     }
 
     /// The part of a transition that is the same for all: counters, the entity's count of open operations, the event.
