@@ -4,7 +4,8 @@
 //! A set gets here in two ways. Our endpoint *blamed* its batch: then an empty push shows whether the endpoint answers at all,
 //! and if so the set is bisected until what is to blame stands alone. Or its batch met *silence*, no answer of our endpoint:
 //! then it is sent again as it was, and only if it meets silence again while an empty push is answered, it is bisected likewise.
-//! Nothing is ever charged before an empty push, sent after the accusation, was answered.
+//! Nothing is ever charged before an empty push, sent after the accusation, was answered. Until then the accused stay leased;
+//! all others in here are held.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -31,6 +32,15 @@ struct Set {
     accused: Option<Accusation>,
     /// A part of a set that such a push did not clear.
     part: bool,
+}
+
+/// What follows when the empty push was answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Sentence {
+    /// This unit stands alone and is to blame.
+    Charge(Vec<u64>, Accusation),
+    /// These are searched on: their leases are over.
+    Search(Vec<u64>),
 }
 
 /// What to send for the first set.
@@ -68,7 +78,7 @@ impl Suspects {
         self.sets.push_back(Set { units, strikes: 0, accused: Some(Accusation::Blamed(blame)), part: false });
     }
 
-    /// A batch that was no trial met silence. Returns whether that was to be expected, so that it says nothing of the connection.
+    /// A batch that was no trial met silence. Returns whether it is accused: that was to be expected of it.
     pub(crate) fn add_silent(&mut self, units: Vec<Vec<u64>>, reason: &'static str) -> bool {
         let known = units.iter().flatten().any(|sequence| self.loners.get(sequence) == Some(&true));
         let accused = known.then_some(Accusation::Silent(reason));
@@ -108,17 +118,19 @@ impl Suspects {
         self.sets.pop_front();
     }
 
-    /// The first set was blamed.
-    pub(crate) fn blamed(&mut self, blame: Blame) {
-        let Some(set) = self.sets.front_mut() else { return };
-        set.accused = Some(Accusation::Blamed(blame));
+    /// The first set was blamed. Returns whether it is accused.
+    pub(crate) fn blamed(&mut self, blame: Blame) -> bool {
+        let Some(set) = self.sets.front_mut() else { return false };
         // An empty push has shown already that the endpoint answers. Before somebody is charged it must show so again.
         if set.part && set.units.len() > 1 {
             self.split(0);
+            return false;
         }
+        set.accused = Some(Accusation::Blamed(blame));
+        true
     }
 
-    /// The first set met silence. Returns whether it is now suspect itself.
+    /// The first set met silence. Returns whether it is accused.
     pub(crate) fn silent(&mut self, reason: &'static str) -> bool {
         let Some(set) = self.sets.front_mut() else { return false };
         set.strikes += 1;
@@ -133,23 +145,28 @@ impl Suspects {
         self.split(0);
     }
 
-    /// The empty push failed too: it is the connection. The set is tried again as it is.
-    pub(crate) fn probe_failed(&mut self) {
-        if let Some(set) = self.sets.front_mut() {
-            set.accused = None;
-        }
+    /// The empty push failed too: it is the connection. The set is tried again as it is; returns those whose leases are over.
+    pub(crate) fn probe_failed(&mut self) -> Vec<u64> {
+        self.sets.front_mut().map_or_else(Vec::new, drop_charge)
     }
 
-    /// The empty push was answered. Returns the unit that stands alone and is to be charged, if it has come to that.
-    pub(crate) fn probe_passed(&mut self) -> Option<(Vec<u64>, Accusation)> {
+    /// No accusation can be followed up now. Returns those whose leases are over.
+    pub(crate) fn adjourn(&mut self) -> Vec<u64> {
+        self.sets.iter_mut().flat_map(drop_charge).collect()
+    }
+
+    /// The empty push was answered.
+    pub(crate) fn probe_passed(&mut self) -> Option<Sentence> {
         let set = self.sets.front_mut()?;
         let accusation = set.accused.take()?;
-        if set.units.len() > 1 {
-            // Silence is only ever judged twice; a part starts with the strike that its whole has earned.
-            self.split(u32::from(matches!(accusation, Accusation::Silent(_))));
-            return None;
+        let all = set.units.concat();
+        if set.units.len() == 1 {
+            self.sets.pop_front();
+            return Some(Sentence::Charge(all, accusation));
         }
-        Some((self.sets.pop_front()?.units.concat(), accusation))
+        // Silence is only ever judged twice; a part starts with the strike that its whole has earned.
+        self.split(u32::from(matches!(accusation, Accusation::Silent(_))));
+        Some(Sentence::Search(all))
     }
 
     /// These share no batch from now on.
@@ -175,6 +192,10 @@ impl Suspects {
     }
 }
 
+fn drop_charge(set: &mut Set) -> Vec<u64> {
+    set.accused.take().map_or_else(Vec::new, |_| set.units.concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,8 +218,14 @@ mod tests {
             suspects.begin(None);
             suspects.end();
             match trial {
-                Trial::Probe => charged.extend(suspects.probe_passed().into_iter().flat_map(|(unit, _)| unit)),
-                Trial::Send(sent) if sent.iter().any(|sequence| bad.contains(sequence)) => suspects.blamed(blame()),
+                Trial::Probe => {
+                    if let Some(Sentence::Charge(unit, _)) = suspects.probe_passed() {
+                        charged.extend(unit);
+                    }
+                }
+                Trial::Send(sent) if sent.iter().any(|sequence| bad.contains(sequence)) => {
+                    suspects.blamed(blame());
+                }
                 Trial::Send(_) => suspects.clear(),
             }
         }
@@ -235,14 +262,14 @@ mod tests {
         assert!(!suspects.is_searching());
         assert!(suspects.silent("not_our_endpoint"));
         assert_eq!(suspects.next_trial(), Some(Trial::Probe));
-        suspects.probe_failed();
+        assert_eq!(suspects.probe_failed(), [0, 1]);
         assert_eq!(suspects.next_trial(), Some(Trial::Send(vec![0, 1])), "as it was");
         assert!(suspects.silent("not_our_endpoint"));
-        assert_eq!(suspects.probe_passed(), None);
+        assert_eq!(suspects.probe_passed(), Some(Sentence::Search(vec![0, 1])));
         assert_eq!(suspects.next_trial(), Some(Trial::Send(vec![0])));
         suspects.clear();
         assert!(suspects.silent("not_our_endpoint"));
-        assert_eq!(suspects.probe_passed(), Some((vec![1], Accusation::Silent("not_our_endpoint"))));
+        assert_eq!(suspects.probe_passed(), Some(Sentence::Charge(vec![1], Accusation::Silent("not_our_endpoint"))));
         assert_eq!(suspects.next_trial(), None);
     }
 

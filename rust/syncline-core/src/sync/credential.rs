@@ -53,16 +53,20 @@ impl Credential {
         (CredentialReason::Refresh, self.generation)
     }
 
-    /// The request was answered, whatever the answer: the next one may start.
+    /// The request came to an end, however: the next one may start. The provider has given a fresh credential; if that was not
+    /// taken either, [`Credential::refused`] says so.
     pub(crate) fn ended(&mut self, ticket: u64) {
         if self.asking == Some(ticket) {
-            self.asking = None;
+            self.abandon();
         }
     }
 
     /// Nobody waits for an answer any more.
     pub(crate) fn abandon(&mut self) {
         self.asking = None;
+        if self.standing == Standing::Stale {
+            self.standing = Standing::Good;
+        }
     }
 
     /// The endpoint took it, for `route`.

@@ -80,6 +80,7 @@ impl Driver {
         self.term = store.begin_drain(now)?;
         self.in_flight.take_all();
         self.returns.clear();
+        self.credential.abandon();
         self.suspects = Suspects::default();
         self.marks = Marks::default();
         self.history += 1;
@@ -98,6 +99,11 @@ impl Driver {
             return Ok(Action::Wait { until: None });
         }
         let mut device = store.device()?;
+        if device.term != self.term {
+            // Somebody else drains under a newer term: nothing that this driver could claim would be its own.
+            self.at_rest = true;
+            return Ok(Action::Wait { until: None });
+        }
         if device.forked {
             if !self.in_flight.is_empty() {
                 return Ok(Action::Wait { until: Some(now.plus_millis(self.pull_interval_ms())) });
@@ -191,6 +197,9 @@ impl Driver {
             Sent::Pull(_) => self.pulling.want(),
             Sent::Push(push) => {
                 self.end_trial(push);
+                if push.role == Role::Probe {
+                    self.probe_failed();
+                }
                 self.return_all(push, if push.role == Role::Trial { How::Held } else { How::Ready });
             }
         }
@@ -204,14 +213,18 @@ impl Driver {
 
     /// Notes that every lease of `push` is over, `how`.
     pub(super) fn return_all(&mut self, push: &SentPush, how: How) {
-        for sequence in push.units.iter().flatten() {
-            self.returns.push(GiveBack { sequence: *sequence, how: how.clone() });
-        }
+        self.return_these(push.units.concat(), &how);
     }
 
-    /// Notes that the lease of operation `sequence` is over, `how`.
-    pub(super) fn return_one(&mut self, sequence: u64, how: How) {
-        self.returns.push(GiveBack { sequence, how });
+    /// Notes that the leases of these operations are over, `how`.
+    pub(super) fn return_these(&mut self, sequences: Vec<u64>, how: &How) {
+        self.returns.extend(sequences.into_iter().map(|sequence| GiveBack { sequence, how: how.clone() }));
+    }
+
+    /// The empty push failed too: it is the connection.
+    pub(super) fn probe_failed(&mut self) {
+        let accused = self.suspects.probe_failed();
+        self.return_these(accused, &How::Held);
     }
 
     /// Tells the store which leases are over. What it could not take is told again.
@@ -254,6 +267,9 @@ impl Driver {
 
     /// Nothing is in flight: goes on as another device (spec §6, clone detection).
     fn fork(&mut self, store: &mut Store, now: Timestamp, random: &dyn Random) -> Result<Device> {
+        let accused = self.suspects.adjourn();
+        self.return_these(accused, &How::Held);
+        self.flush(store, now, random)?;
         let mut bytes = [0; 16];
         random.fill(&mut bytes);
         let device_id = uuid::Builder::from_random_bytes(bytes).into_uuid().to_string();
@@ -362,6 +378,8 @@ impl Driver {
         for request in self.in_flight.take_all() {
             self.keep(&request);
         }
+        let accused = self.suspects.adjourn();
+        self.return_these(accused, &How::Held);
         self.credential.abandon();
         self.flush(store, now, random)
     }

@@ -6,7 +6,7 @@ use syncline_protocol::{PROTOCOL, PushRequest, PushResponse, Timestamp};
 
 use super::Action;
 use super::batch::QUICK_MS;
-use super::blame::{Accusation, Trial};
+use super::blame::{Accusation, Sentence, Trial};
 use super::driver::Driver;
 use super::history::{Answer, Known};
 use super::inflight::{InFlight, Role, Sent, SentPush};
@@ -162,14 +162,14 @@ impl Driver {
         match self.marks.check(&push.known, response) {
             Answer::Continues => {}
             Answer::WentBack { epoch, mark } => {
-                self.keep_push(push);
+                self.keep(request);
                 return self.go_back(store, Route::Push, &epoch, mark, now, random);
             }
             Answer::Invalid => return self.push_silent(store, push, &INVALID, now, random),
         }
         let answer =
             PushAnswer { term: self.term, sent: &push.operations, sent_cursor: push.cursor.as_deref(), response };
-        let settled = store.settle(&answer, now, random).inspect_err(|_| self.keep_push(push))?;
+        let settled = store.settle(&answer, now, random).inspect_err(|_| self.keep(request))?;
         match settled {
             Settled::Mismatch(why) => {
                 log::warn!("an answer was dropped: {why}");
@@ -199,10 +199,6 @@ impl Driver {
         }
     }
 
-    fn keep_push(&mut self, push: &SentPush) {
-        self.return_all(push, if push.role == Role::Trial { How::Held } else { How::Ready });
-    }
-
     /// No answer of our endpoint. Once is bad luck; when it happens again, the operations may have to do with it.
     fn push_silent(
         &mut self,
@@ -216,18 +212,18 @@ impl Driver {
             self.size.slow(push.room);
         }
         let counts = silence.went_out && self.connection.is_online();
-        let suspect = match push.role {
+        let accused = match push.role {
             Role::Probe => {
-                self.suspects.probe_failed();
+                self.probe_failed();
                 false
             }
             Role::Trial => counts && self.suspects.silent(silence.reason),
             Role::Batch if counts => self.suspects.add_silent(push.units.clone(), silence.reason),
             Role::Batch | Role::Ask => false,
         };
-        let held = push.role == Role::Trial || (push.role == Role::Batch && counts);
-        self.return_all(push, if held { How::Held } else { How::Ready });
-        if !suspect {
+        if !accused {
+            let held = push.role == Role::Trial || (push.role == Role::Batch && counts);
+            self.return_all(push, if held { How::Held } else { How::Ready });
             self.connection.fail(Route::Push, silence.reason, now, random);
         }
         self.retry_after(store, silence.retry_after_ms, now)
@@ -237,8 +233,9 @@ impl Driver {
     fn push_too_large(&mut self, push: &SentPush, ours: bool, now: Timestamp, random: &dyn Random) {
         let alone = push.units.len() == 1;
         match push.role {
-            Role::Probe | Role::Ask => {
-                self.suspects.probe_failed();
+            Role::Ask => self.connection.fail(Route::Push, "too_large", now, random),
+            Role::Probe => {
+                self.probe_failed();
                 self.connection.fail(Route::Push, "too_large", now, random);
             }
             Role::Batch if !alone => self.return_all(push, How::Ready),
@@ -254,7 +251,6 @@ impl Driver {
                     self.fail(push, "too_large", "The endpoint does not take as many bytes at once.");
                 } else {
                     self.suspects.add_refused(push.units.clone());
-                    self.return_all(push, How::Held);
                 }
             }
         }
@@ -263,19 +259,27 @@ impl Driver {
     /// Our endpoint answered, but for no operation.
     fn push_blamed(&mut self, push: &SentPush, blame: Blame, now: Timestamp, random: &dyn Random) {
         match push.role {
-            Role::Probe | Role::Ask => {
-                self.suspects.probe_failed();
+            Role::Ask => self.connection.fail(Route::Push, &blame.reason, now, random),
+            Role::Probe => {
+                self.probe_failed();
                 self.connection.fail(Route::Push, &blame.reason, now, random);
             }
-            Role::Trial => self.suspects.blamed(blame),
+            Role::Trial => {
+                if !self.suspects.blamed(blame) {
+                    self.return_all(push, How::Held);
+                }
+            }
             Role::Batch => self.suspects.add_blamed(push.units.clone(), blame),
         }
-        self.return_all(push, How::Held);
     }
 
     /// An empty push was answered: who stands alone is charged, the others are searched on.
     fn charge(&mut self) {
-        let Some((unit, accusation)) = self.suspects.probe_passed() else { return };
+        let (unit, accusation) = match self.suspects.probe_passed() {
+            Some(Sentence::Charge(unit, accusation)) => (unit, accusation),
+            Some(Sentence::Search(all)) => return self.return_these(all, &How::Held),
+            None => return,
+        };
         let how = match &accusation {
             Accusation::Silent("invalid_answer") => How::Wait {
                 reason: "invalid_answer".into(),
@@ -297,9 +301,7 @@ impl Driver {
         if !matches!(how, How::Fail { .. }) {
             self.suspects.isolate(&unit, matches!(accusation, Accusation::Silent(_)));
         }
-        for sequence in unit {
-            self.return_one(sequence, how.clone());
-        }
+        self.return_these(unit, &how);
     }
 
     fn fail(&mut self, push: &SentPush, reason: &str, message: &str) {
