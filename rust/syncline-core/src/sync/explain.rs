@@ -179,3 +179,161 @@ fn why(message: &Option<String>, reason: &Option<String>) -> String {
         message.as_deref().filter(|text| !text.is_empty()).or(reason.as_deref()).unwrap_or("no reason was given");
     text.trim_end_matches('.').to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use syncline_protocol::OperationKind;
+
+    use super::*;
+
+    const AT: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    fn facts(status: OperationStatus) -> ExplainFacts {
+        let operation = Operation {
+            sequence: 5,
+            id: "op-5".into(),
+            idempotency_key: "k".into(),
+            kind: OperationKind::Update,
+            entity_type: "pin".into(),
+            entity_id: "e".into(),
+            payload: Some(r#"{"title":"SECRET"}"#.into()),
+            timestamp: AT,
+            enqueued_at: AT,
+            transaction_id: None,
+            status,
+            void: false,
+            attempts: 1,
+            max_attempts: 3,
+            next_attempt_at: None,
+            reason: None,
+            message: None,
+            field: None,
+            coalesced_into: None,
+            ended_at: None,
+        };
+        ExplainFacts {
+            operation,
+            held: false,
+            outcome_unknown: false,
+            predecessor: None,
+            dependency: None,
+            member: None,
+            epoch_known: true,
+        }
+    }
+
+    fn blocker(status: OperationStatus) -> BlockerFacts {
+        BlockerFacts {
+            id: "op-1".into(),
+            sequence: 1,
+            kind: OperationKind::Create,
+            entity_type: "pin".into(),
+            status,
+            void: false,
+            reason: Some("invalid_value".into()),
+            message: Some("title is longer than 80.".into()),
+            next_attempt_at: None,
+        }
+    }
+
+    fn explained(facts: &ExplainFacts) -> Explanation {
+        let explanation = explain(facts, &SyncState::Idle, false);
+        assert!(!explanation.text.contains("SECRET") && explanation.text.ends_with('.'), "{}", explanation.text);
+        explanation
+    }
+
+    #[test]
+    fn a_rejected_predecessor_is_named_with_its_reason() {
+        let mut facts = facts(OperationStatus::Pending);
+        facts.predecessor = Some(blocker(OperationStatus::Failed));
+        let explanation = explained(&facts);
+        assert_eq!(
+            explanation.text,
+            "Waits for an earlier change of the same pin that was rejected: title is longer than 80."
+        );
+        assert_eq!((explanation.waiting, explanation.blocked_by.as_deref()), (Waiting::LaneBlocked, Some("op-1")));
+    }
+
+    #[test]
+    fn one_that_merely_waits_its_turn_blocks_nothing() {
+        let mut facts = facts(OperationStatus::Pending);
+        facts.predecessor = Some(blocker(OperationStatus::Pending));
+        assert_eq!(explain(&facts, &SyncState::Offline, false).waiting, Waiting::Offline);
+        facts.predecessor.as_mut().unwrap().next_attempt_at = Some(AT);
+        assert_eq!(explained(&facts).waiting, Waiting::LaneBlocked);
+        facts.predecessor = None;
+        facts.dependency = Some(BlockerFacts { void: true, ..blocker(OperationStatus::Pending) });
+        assert_eq!(explained(&facts).waiting, Waiting::DependencyBlocked);
+        facts.dependency = None;
+        facts.member = Some(blocker(OperationStatus::Conflicted));
+        assert_eq!(explained(&facts).waiting, Waiting::TransactionBlocked);
+    }
+
+    #[test]
+    fn what_ended_says_how() {
+        let mut failed = facts(OperationStatus::Failed);
+        failed.operation.reason = Some("internal".into());
+        failed.outcome_unknown = true;
+        let explanation = explained(&failed);
+        assert_eq!(explanation.waiting, Waiting::Failed { code: "internal".into(), outcome_unknown: true });
+        assert!(explanation.text.contains("may have reached the server"));
+        for (reason, word) in [
+            ("coalesced", "folded"),
+            ("resolved", "other side"),
+            ("discarded", "discarded"),
+            ("user", "withdrawn"),
+            ("observed", "old sync"),
+        ] {
+            let mut cancelled = facts(OperationStatus::Cancelled);
+            cancelled.operation.reason = Some(reason.into());
+            assert!(explained(&cancelled).text.contains(word), "{reason}");
+        }
+        assert_eq!(explained(&facts(OperationStatus::Completed)).waiting, Waiting::Completed);
+        assert_eq!(explained(&facts(OperationStatus::Conflicted)).waiting, Waiting::Conflicted);
+        assert_eq!(explained(&facts(OperationStatus::InProgress)).waiting, Waiting::InFlight);
+    }
+
+    #[test]
+    fn its_own_wait_comes_before_what_holds_for_all() {
+        let mut waiting = facts(OperationStatus::Pending);
+        waiting.operation.next_attempt_at = Some(AT);
+        waiting.operation.reason = Some("internal".into());
+        let explanation = explain(&waiting, &SyncState::Offline, false);
+        assert_eq!(
+            (explanation.waiting, explanation.until),
+            (Waiting::Backoff { reason: "internal".into() }, Some(AT))
+        );
+        waiting.operation.reason = Some("proxy_refused".into());
+        assert_eq!(explained(&waiting).waiting, Waiting::ProxyRefused);
+        let mut held = facts(OperationStatus::Pending);
+        held.held = true;
+        assert_eq!(explain(&held, &SyncState::Syncing, true).waiting, Waiting::Bisecting);
+        assert_eq!(explain(&held, &SyncState::Syncing, false).waiting, Waiting::Queued, "it only goes again as it was");
+        let mut void = facts(OperationStatus::Pending);
+        void.operation.void = true;
+        assert_eq!(explained(&void).waiting, Waiting::Withdrawing);
+    }
+
+    #[test]
+    fn every_state_has_its_sentence() {
+        let table = [
+            (SyncState::Paused, "paused"),
+            (SyncState::Elsewhere, "elsewhere"),
+            (SyncState::Offline, "offline"),
+            (SyncState::AuthRequired { reason: "wrong_user".into() }, "auth_required"),
+            (SyncState::UnsupportedProtocol { supported: vec![2, 3] }, "unsupported_protocol"),
+            (SyncState::Backoff { until: AT, reason: "timeout".into() }, "connection_backoff"),
+            (SyncState::Idle, "queued"),
+            (SyncState::Syncing, "queued"),
+        ];
+        let pending = facts(OperationStatus::Pending);
+        for (state, word) in table {
+            let explanation = explain(&pending, &state, false);
+            assert_eq!(explanation.waiting.as_str(), word);
+            assert!(explanation.text.ends_with('.'), "{}", explanation.text);
+            assert_eq!(explanation.until, matches!(state, SyncState::Backoff { .. }).then_some(AT));
+        }
+        let new = ExplainFacts { epoch_known: false, ..facts(OperationStatus::Pending) };
+        assert_eq!(explained(&new).waiting, Waiting::FirstPull);
+    }
+}

@@ -104,3 +104,178 @@ impl Taken {
         self.parked.get(&blocker.sequence).copied().or(blocker.parked_on).unwrap_or(blocker.sequence)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ROOM: Room = Room { operations: 500, bytes: 1 << 20 };
+
+    fn candidate(sequence: u64) -> Candidate {
+        Candidate {
+            sequence,
+            entity: i64::try_from(sequence).unwrap(),
+            transaction_id: None,
+            bytes: 100,
+            void: false,
+            predecessor: None,
+            dependencies: Vec::new(),
+        }
+    }
+
+    fn blocker(sequence: u64) -> Blocker {
+        Blocker { sequence, void: false, parked_on: None }
+    }
+
+    fn after(sequence: u64, predecessor: u64) -> Candidate {
+        Candidate { predecessor: Some(blocker(predecessor)), ..candidate(sequence) }
+    }
+
+    fn never(_: u64) -> bool {
+        false
+    }
+
+    #[test]
+    fn a_lane_goes_together_and_in_order() {
+        let plan = plan(vec![after(2, 1), candidate(1), after(3, 2)], ROOM, never);
+        assert_eq!(plan.batch, [[1], [2], [3]]);
+        assert!(plan.parks.is_empty());
+    }
+
+    #[test]
+    fn what_is_blocked_is_parked_on_the_root() {
+        let parked = Blocker { parked_on: Some(3), ..blocker(8) };
+        let list = vec![after(5, 4), after(6, 5), Candidate { dependencies: vec![parked], ..candidate(9) }];
+        let plan = plan(list, ROOM, never);
+        assert!(plan.batch.is_empty());
+        assert_eq!(plan.parks, [(5, 4), (6, 4), (9, 3)].map(|(sequence, on)| Park { sequence, on }));
+    }
+
+    #[test]
+    fn nothing_of_its_lane_follows_a_withdrawal_in_the_batch() {
+        let void = Candidate { void: true, ..candidate(1) };
+        let behind = Candidate { predecessor: Some(Blocker { void: true, ..blocker(1) }), ..candidate(2) };
+        let plan = plan(vec![void, behind, after(3, 2), candidate(4)], ROOM, never);
+        assert_eq!(plan.batch, [[1], [4]]);
+        assert_eq!(plan.parks, [(2, 1), (3, 1)].map(|(sequence, on)| Park { sequence, on }));
+    }
+
+    #[test]
+    fn a_transaction_goes_whole_or_waits_whole() {
+        let member = |sequence| Candidate { transaction_id: Some("t".into()), ..candidate(sequence) };
+        let blocked = Candidate { transaction_id: Some("t".into()), ..after(3, 1) };
+        let list = vec![member(2), blocked, member(4), candidate(5)];
+        let waits = plan(list.clone(), ROOM, never);
+        assert_eq!(waits.batch, [[5]]);
+        assert_eq!(waits.parks, [2, 3, 4].map(|sequence| Park { sequence, on: 1 }));
+        let goes = plan(list.into_iter().chain([candidate(1)]).collect(), ROOM, never);
+        assert_eq!(goes.batch, [vec![1], vec![2, 3, 4], vec![5]]);
+    }
+
+    #[test]
+    fn what_is_above_the_batch_size_goes_alone() {
+        let small = Room { operations: 2, bytes: 1_000 };
+        let large = Candidate { bytes: 5_000, ..candidate(2) };
+        let first = plan(vec![candidate(1), large.clone(), candidate(3)], small, never);
+        assert_eq!((first.batch, first.stopped_at), (vec![vec![1]], Some(2)));
+        let second = plan(vec![large, candidate(3)], small, never);
+        assert_eq!((second.batch, second.stopped_at), (vec![vec![2]], Some(3)));
+        let member = |sequence| Candidate { transaction_id: Some("t".into()), ..candidate(sequence) };
+        let group = plan((1..=9).map(member).chain([candidate(10)]).collect(), small, never);
+        assert_eq!((group.batch, group.stopped_at), (vec![(1..=9).collect()], Some(10)));
+    }
+
+    #[test]
+    fn a_loner_shares_no_batch() {
+        let list = vec![candidate(1), candidate(2), candidate(3)];
+        let loner = |sequence| sequence == 2;
+        assert_eq!(plan(list.clone(), ROOM, loner).batch, [[1]]);
+        let second = plan(list[1..].to_vec(), ROOM, loner);
+        assert_eq!((second.batch, second.stopped_at), (vec![vec![2]], Some(3)));
+    }
+
+    /// A queue at random: lanes, dependencies, transactions, withdrawals; some of it is settled and not in the list.
+    fn queues() -> impl Strategy<Value = (Vec<Candidate>, BTreeSet<u64>)> {
+        let row = (0i64..6, 0u8..10, any::<bool>(), prop::option::weighted(0.3, 1u64..40), 0u8..4, 0usize..3_000);
+        prop::collection::vec(row, 1..40).prop_map(|rows| {
+            let (mut list, mut last, mut absent) = (Vec::new(), BTreeMap::<i64, Blocker>::new(), BTreeSet::new());
+            let mut open: BTreeMap<u64, Blocker> = BTreeMap::new();
+            for (index, (entity, mood, same_group, depends, away, bytes)) in rows.into_iter().enumerate() {
+                let sequence = index as u64 + 1;
+                let void = mood == 0;
+                let group = (mood > 6).then(|| format!("t{}", if same_group { sequence / 3 } else { sequence }));
+                let dependencies = depends.and_then(|on| open.get(&on).cloned()).into_iter().collect();
+                let predecessor = last.get(&entity).cloned();
+                let mine = Blocker { sequence, void, parked_on: None };
+                last.insert(entity, mine.clone());
+                open.insert(sequence, mine);
+                // In flight, failed, or waiting by time: in the way, but no candidate.
+                if away == 0 && group.is_none() {
+                    absent.insert(sequence);
+                    continue;
+                }
+                list.push(Candidate {
+                    sequence,
+                    entity,
+                    transaction_id: group,
+                    bytes,
+                    void,
+                    predecessor,
+                    dependencies,
+                });
+            }
+            (list, absent)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_plan_breaks_an_order((list, absent) in queues(), operations in 1usize..50, bytes in 500usize..50_000, lone in 0u64..40) {
+            let room = Room { operations, bytes };
+            let plan = plan(list.clone(), room, |sequence| sequence == lone);
+            let batch: Vec<u64> = plan.batch.concat();
+            prop_assert!(batch.is_sorted());
+            let known: BTreeMap<u64, &Candidate> = list.iter().map(|candidate| (candidate.sequence, candidate)).collect();
+            for (place, sequence) in batch.iter().enumerate() {
+                let candidate = known[sequence];
+                for blocker in candidate.predecessor.iter().chain(&candidate.dependencies) {
+                    let before = batch[..place].contains(&blocker.sequence);
+                    let together = candidate.transaction_id.is_some()
+                        && known.get(&blocker.sequence).is_some_and(|b| b.transaction_id == candidate.transaction_id);
+                    prop_assert!(before, "{sequence} without {}", blocker.sequence);
+                    prop_assert!(!blocker.void || (together && candidate.void), "{sequence} beside a withdrawal");
+                }
+            }
+            // Units are whole, fit or are alone, and every candidate before the stop is dealt with once.
+            for group in list.iter().filter_map(|candidate| candidate.transaction_id.as_ref()) {
+                let consecutive = list.chunk_by(same_unit).filter(|unit| unit[0].transaction_id.as_ref() == Some(group));
+                for unit in consecutive {
+                    let taken = unit.iter().filter(|member| batch.contains(&member.sequence)).count();
+                    prop_assert!(taken == 0 || taken == unit.len());
+                }
+            }
+            prop_assert!(plan.batch.len() == 1 || (batch.len() <= operations && plan.bytes <= bytes));
+            prop_assert!(!batch.contains(&lone) || plan.batch.len() == 1);
+            let parked: BTreeSet<u64> = plan.parks.iter().map(|park| park.sequence).collect();
+            for candidate in &list {
+                let dealt = batch.contains(&candidate.sequence) != parked.contains(&candidate.sequence);
+                prop_assert_eq!(dealt, plan.stopped_at.is_none_or(|stop| candidate.sequence < stop));
+            }
+            // Whatever is parked waits for one that is not parked in this very plan: no cycle, nothing forgotten.
+            for park in &plan.parks {
+                let root = u64::try_from(park.on).unwrap();
+                prop_assert!(root < park.sequence || known[&park.sequence].transaction_id.is_some());
+                prop_assert!(!parked.contains(&root));
+                prop_assert!(absent.contains(&root) || batch.contains(&root));
+            }
+            // Isolation: what nothing stands in the way of is never parked.
+            for candidate in list.iter().filter(|c| c.predecessor.is_none() && c.dependencies.is_empty() && c.transaction_id.is_none()) {
+                prop_assert!(!parked.contains(&candidate.sequence));
+            }
+        }
+    }
+}
