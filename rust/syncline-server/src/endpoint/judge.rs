@@ -219,3 +219,7 @@ fn accepted(record: &ServerRecord, next: ServerRecord, intent: &Intent<'_>, disp
     let merged = dispute.is_some() || !intent.base.covers_clock(&record.clock());
     Judgement::Accepted { record: Some(next), merged, dispute }
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -64,6 +64,14 @@ impl SqliteStore {
         Ok(Self { connection })
     }
 
+    /// How long to wait for another process that writes the file; 5 s unless said otherwise.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn set_patience(&self, patience: Duration) -> Result<(), StorageError> {
+        Ok(self.connection.busy_timeout(patience)?)
+    }
+
     /// Gives every scope a new epoch: the operator says that the file went back in time.
     ///
     /// # Errors

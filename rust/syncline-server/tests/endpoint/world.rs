@@ -1,11 +1,11 @@
 //! An endpoint in memory with a clock and a randomness of its own, and short ways to write requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use syncline_protocol::{PullResponse, PushResponse, Timestamp};
+use syncline_protocol::{Change, PullResponse, PushResponse, Timestamp};
 use syncline_server::endpoint::types::{TypeConfig, Types};
-use syncline_server::{Answer, Claims, Embedded, Endpoint, EndpointLimits, Random, Request, SqliteStore};
+use syncline_server::{Answer, Claims, Embedded, Endpoint, EndpointLimits, Random, Request, SqliteStore, contract};
 
 /// 2026-05-01T12:00:00Z
 pub(crate) const NOON: i64 = 1_777_636_800_000;
@@ -60,8 +60,20 @@ impl World {
         let text = body.to_string();
         let request = if path == "push" { Request::Push(text.as_bytes()) } else { Request::Pull(text.as_bytes()) };
         let answer = self.endpoint.handle(request, claims, self.now, &mut self.random);
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        contract::validate_answer(&format!("/v1/{path}"), answer.status, &body).unwrap();
+        self.invariants();
         assert_eq!(answer.problem.is_some(), answer.status != 200);
         answer
+    }
+
+    /// What holds after every request: versions are dense up to the head, one per entity.
+    fn invariants(&mut self) {
+        let head = self.endpoint.head(&self.scope).unwrap();
+        let entities = self.endpoint.entities(&self.scope).unwrap();
+        let versions: BTreeSet<u64> = entities.iter().map(|entity| entity.version).collect();
+        assert_eq!(versions.len(), entities.len());
+        assert!(versions.last().is_none_or(|highest| *highest <= head));
     }
 
     pub(crate) fn epoch(&mut self) -> String {
@@ -86,6 +98,7 @@ impl World {
     }
 
     pub(crate) fn push_as_is(&mut self, request: &Value) -> PushResponse {
+        contract::validate_request("/v1/push", request).unwrap();
         let answer = self.send("push", request);
         assert_eq!(answer.status, 200, "{}", answer.body);
         let response: PushResponse = serde_json::from_str(&answer.body).unwrap();
@@ -120,9 +133,24 @@ impl World {
         for (name, value) in members.as_object().unwrap() {
             body[name] = value.clone();
         }
+        contract::validate_request("/v1/pull", &body).unwrap();
         let answer = self.send("pull", &body);
         assert_eq!(answer.status, 200, "{}", answer.body);
         serde_json::from_str(&answer.body).unwrap()
+    }
+
+    /// Follows the pages from `cursor` to the end; returns the changes and the last cursor.
+    pub(crate) fn pull_all(&mut self, cursor: Option<String>, limit: u64) -> (Vec<Change>, String) {
+        let (mut changes, mut cursor) = (Vec::new(), cursor);
+        loop {
+            let page = self.pull_with(json!({ "cursor": cursor, "limit": limit }));
+            assert!(!page.reset && (!page.has_more || !page.changes.is_empty()));
+            changes.extend(page.changes);
+            cursor = Some(page.cursor);
+            if !page.has_more {
+                return (changes, cursor.unwrap());
+            }
+        }
     }
 
     /// The live record of pin `id`, as the server has it.
