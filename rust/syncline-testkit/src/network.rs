@@ -1,7 +1,9 @@
 //! The way between a device and the endpoint, with faults on demand.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use parking_lot::Mutex;
 use syncline_core::transport::{
@@ -220,8 +222,26 @@ impl Network {
 
 impl Transport for Network {
     fn send(&self, request: Request, token: Token) -> BoxFuture<'_, Result<Response, TransportError>> {
-        Box::pin(self.exchange(request, token))
+        Box::pin(async move {
+            // On the way there and on the way back: other things happen meanwhile, a death perhaps.
+            other_steps().await;
+            let answer = self.exchange(request, token).await;
+            other_steps().await;
+            answer
+        })
     }
+}
+
+async fn other_steps() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The app's credentials. Handles are clones.
