@@ -14,7 +14,7 @@ use crate::error::{Result, SynclineError};
 use crate::store::json_path::JsonPath;
 
 /// "SYNC": marks a file as ours in SQLite's header.
-const APPLICATION_ID: i32 = 0x5359_4e43;
+pub(super) const APPLICATION_ID: i32 = 0x5359_4e43;
 /// Two connections that write and checkpoint at once can corrupt a file before this SQLite version.
 const MIN_SQLITE: i32 = 3_051_003;
 /// A checkpoint runs off the writer's path; this many pages of WAL make the writer do it after all.
@@ -27,7 +27,10 @@ pub(super) struct Migration {
     pub sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration { version: 1, sql: include_str!("../../migrations/0001_init.sql") }];
+/// The newest version that is known.
+pub(super) const SCHEMA_VERSION: u32 = 1;
+
+const MIGRATIONS: &[Migration] = &[Migration { version: SCHEMA_VERSION, sql: include_str!("../../migrations/0001_init.sql") }];
 
 impl Store {
     /// Opens the file, making or migrating it if need be. `new_device_id` is used only if it is made.
@@ -211,7 +214,7 @@ fn check_options(options: &StoreOptions) -> Result<()> {
 }
 
 /// Reads SQLite's header by hand, so that a file of somebody else or of a newer app is not touched at all.
-fn check_header(path: &Path, supported: u32) -> Result<()> {
+pub(super) fn check_header(path: &Path, supported: u32) -> Result<()> {
     let mut header = [0u8; 100];
     match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
         Ok(()) => {}
@@ -236,7 +239,7 @@ fn check_identity(user_version: u32, application_id: i32, supported: u32) -> Res
 }
 
 /// As [`check_header`], but of the newest committed state, the WAL included.
-fn check_version(conn: &Connection, supported: u32) -> Result<()> {
+pub(super) fn check_version(conn: &Connection, supported: u32) -> Result<()> {
     let user_version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application_id: i32 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
     check_identity(user_version, application_id, supported)?;

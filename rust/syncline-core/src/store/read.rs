@@ -39,6 +39,16 @@ impl Reader {
         Ok(Self { conn })
     }
 
+    /// Reads over a connection that was opened elsewhere.
+    pub(super) fn over(conn: Connection) -> Self {
+        Self { conn }
+    }
+
+    /// For statements of this module's neighbours.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.conn
+    }
+
     /// One entity; `None` if this device never heard of it.
     pub(crate) fn get(&self, entity_type: &str, entity_id: &str) -> Result<Option<Entity>> {
         const SQL: &str = "SELECT entity, entity_type, entity_id, current, open_operations, last_synced_at,
