@@ -53,11 +53,14 @@ const UPDATE_WINS: DeleteRule = DeleteRule::UpdateWins;
 const DELETE_WINS: DeleteRule = DeleteRule::DeleteWins;
 use OperationKind::{Create, Delete, Update};
 
+/// Record, operation, patch, base clock, time, the type's rules, and what is told of the judgement.
+type Row = (&'static str, OperationKind, &'static str, &'static str, i64, ConflictRule, DeleteRule, &'static str);
+
 /// What is judged is always (D,9); `at` is its time.
 #[rustfmt::skip]
 #[test]
 fn every_case_of_the_rules() {
-    let table: &[(&str, OperationKind, &str, &str, i64, ConflictRule, DeleteRule, &str)] = &[
+    let table: &[Row] = &[
         ("none", Create, r#"{"f":7,"x":null}"#, "", 99, LWW, UPDATE_WINS, r#"applied → {"f":7}"#),
         ("none", Create, "{}", "A1", 99, MANUAL, UPDATE_WINS, "applied → {}"),
         ("none", Update, "{}", "", 99, LWW, UPDATE_WINS, "not_found"),

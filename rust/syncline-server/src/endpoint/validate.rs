@@ -19,7 +19,7 @@ use super::{Claims, EndpointLimits};
 pub(super) const MAX_FILTER_NAMES: usize = 256;
 
 /// Reads a request: the protocol number is judged before anything else of the body.
-pub(super) fn parse<T: DeserializeOwned>(body: &[u8], limits: &EndpointLimits) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8], limits: &EndpointLimits) -> Result<T, Box<Problem>> {
     if body.len() as u64 > limits.max_bytes {
         return Err(too_large(ProblemCode::BodyTooLarge, limits));
     }
@@ -33,11 +33,11 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8], limits: &EndpointLimits) -
 }
 
 /// A 413 that says what would be taken.
-pub(crate) fn too_large(code: ProblemCode, limits: &EndpointLimits) -> Problem {
-    Problem { limits: Some(limits.wire()), ..Problem::new(code) }
+pub(crate) fn too_large(code: ProblemCode, limits: &EndpointLimits) -> Box<Problem> {
+    Box::new(Problem { limits: Some(limits.wire()), ..Problem::new(code) })
 }
 
-fn check_protocol(text: &str) -> Result<(), Problem> {
+fn check_protocol(text: &str) -> Result<(), Box<Problem>> {
     #[derive(Deserialize)]
     struct Envelope<'a> {
         #[serde(borrow, default)]
@@ -51,13 +51,13 @@ fn check_protocol(text: &str) -> Result<(), Problem> {
     let number = envelope.protocol.ok_or_else(|| invalid("protocol", "is missing"))?;
     match serde_json::from_str::<u32>(number.get()) {
         Ok(PROTOCOL) => Ok(()),
-        Ok(_) => Err(Problem { supported: vec![PROTOCOL], ..Problem::new(ProblemCode::UnsupportedProtocol) }),
+        Ok(_) => Err(Box::new(Problem { supported: vec![PROTOCOL], ..Problem::new(ProblemCode::UnsupportedProtocol) })),
         Err(_) => Err(invalid("protocol", "is not a protocol number")),
     }
 }
 
 /// serde's messages may quote a value, so only their kind is passed on.
-fn explain(path: &str, error: &serde_json::Error) -> Problem {
+fn explain(path: &str, error: &serde_json::Error) -> Box<Problem> {
     if !error.is_data() {
         return invalid("$", "is not JSON");
     }
@@ -71,23 +71,23 @@ fn explain(path: &str, error: &serde_json::Error) -> Problem {
 }
 
 /// The problem of a member that is wrong.
-pub(super) fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Problem {
-    Problem::new(ProblemCode::InvalidRequest).field(field).detail(detail)
+pub(super) fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Box<Problem> {
+    Problem::new(ProblemCode::InvalidRequest).field(field).detail(detail).into()
 }
 
 /// Compares what the file was opened for with what the token allows.
-pub(super) fn check_claims(user_id: &str, scope: &str, claims: &Claims) -> Result<(), Problem> {
+pub(super) fn check_claims(user_id: &str, scope: &str, claims: &Claims) -> Result<(), Box<Problem>> {
     if user_id != claims.user_id {
-        return Err(Problem::new(ProblemCode::WrongUser));
+        return Err(Problem::new(ProblemCode::WrongUser).into());
     }
     if !claims.scopes.contains(scope) {
-        return Err(Problem::new(ProblemCode::WrongScope));
+        return Err(Problem::new(ProblemCode::WrongScope).into());
     }
     Ok(())
 }
 
 /// Checks a push: limits, names, ids, counters, lane order and transactions.
-pub(super) fn check_push(request: &PushRequest, limits: &EndpointLimits) -> Result<(), Problem> {
+pub(super) fn check_push(request: &PushRequest, limits: &EndpointLimits) -> Result<(), Box<Problem>> {
     check_head(&request.user_id, &request.scope, &request.device_id, request.mark)?;
     if request.operations.len() as u64 > limits.max_operations {
         return Err(too_large(ProblemCode::TooManyOperations, limits));
@@ -103,7 +103,7 @@ pub(super) fn check_push(request: &PushRequest, limits: &EndpointLimits) -> Resu
 }
 
 /// Checks a pull.
-pub(super) fn check_pull(request: &PullRequest) -> Result<(), Problem> {
+pub(super) fn check_pull(request: &PullRequest) -> Result<(), Box<Problem>> {
     check_head(&request.user_id, &request.scope, &request.device_id, request.mark)?;
     if request.limit == 0 {
         return Err(invalid("limit", "is 0"));
@@ -122,7 +122,7 @@ const NAME: &str = "is not 1 to 64 characters of [a-z0-9_]";
 const ID: &str = "is not 1 to 128 characters without control characters";
 const COUNTER: &str = "is not below 2^53";
 
-fn check_head(user_id: &str, scope: &str, device_id: &str, mark: u64) -> Result<(), Problem> {
+fn check_head(user_id: &str, scope: &str, device_id: &str, mark: u64) -> Result<(), Box<Problem>> {
     for (member, id) in [("user_id", user_id), ("scope", scope), ("device_id", device_id)] {
         if !check_entity_id(id) {
             return Err(invalid(member, ID));
@@ -134,7 +134,7 @@ fn check_head(user_id: &str, scope: &str, device_id: &str, mark: u64) -> Result<
     check_counter("mark", mark)
 }
 
-fn check_counter(member: &str, value: u64) -> Result<(), Problem> {
+fn check_counter(member: &str, value: u64) -> Result<(), Box<Problem>> {
     if value > MAX_COUNTER { Err(invalid(member, COUNTER)) } else { Ok(()) }
 }
 
@@ -168,7 +168,7 @@ fn check_operation(operation: &PushOperation, forgotten_through: u64) -> Result<
     Ok(())
 }
 
-fn check_uniqueness(operations: &[PushOperation]) -> Result<(), Problem> {
+fn check_uniqueness(operations: &[PushOperation]) -> Result<(), Box<Problem>> {
     let (mut ids, mut keys, mut sequences) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (index, operation) in operations.iter().enumerate() {
         let member = if !ids.insert(&operation.id) {
@@ -186,7 +186,7 @@ fn check_uniqueness(operations: &[PushOperation]) -> Result<(), Problem> {
 }
 
 /// Within a lane, sequences rise; a dependency stands before what depends on it.
-fn check_order(operations: &[PushOperation]) -> Result<(), Problem> {
+fn check_order(operations: &[PushOperation]) -> Result<(), Box<Problem>> {
     let positions: BTreeMap<&str, usize> =
         operations.iter().enumerate().map(|(index, operation)| (operation.id.as_str(), index)).collect();
     let mut lanes = BTreeMap::new();
@@ -205,7 +205,7 @@ fn check_order(operations: &[PushOperation]) -> Result<(), Problem> {
 }
 
 /// The members of a transaction stand next to each other, are within its limits, and are all voided or none.
-fn check_transactions(operations: &[PushOperation]) -> Result<(), Problem> {
+fn check_transactions(operations: &[PushOperation]) -> Result<(), Box<Problem>> {
     let mut seen = BTreeSet::new();
     let mut start = 0;
     for group in groups(operations) {

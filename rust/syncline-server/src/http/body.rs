@@ -21,17 +21,17 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 
 impl Encoding {
     /// Reads `content-type` and `content-encoding`.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Box<Problem>> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?").trim().to_ascii_lowercase());
         let media_type = text(header::CONTENT_TYPE).unwrap_or_else(|| "application/json".into());
         if media_type.split(';').next().map(str::trim_end) != Some("application/json") {
-            return Err(Problem::new(ProblemCode::UnsupportedMedia).field("content-type"));
+            return Err(Problem::new(ProblemCode::UnsupportedMedia).field("content-type").into());
         }
         match text(header::CONTENT_ENCODING).as_deref() {
             None | Some("" | "identity") => Ok(Self::Identity),
             Some("gzip" | "x-gzip") => Ok(Self::Gzip),
             Some("zstd") => Ok(Self::Zstd),
-            Some(_) => Err(Problem::new(ProblemCode::UnsupportedMedia).field("content-encoding")),
+            Some(_) => Err(Problem::new(ProblemCode::UnsupportedMedia).field("content-encoding").into()),
         }
     }
 
@@ -43,17 +43,17 @@ impl Encoding {
     }
 
     /// Reads a body as it arrives, up to the limit for this encoding.
-    pub(super) async fn read(self, body: Body, limits: &LimitsConfig) -> Result<Vec<u8>, Problem> {
+    pub(super) async fn read(self, body: Body, limits: &LimitsConfig) -> Result<Vec<u8>, Box<Problem>> {
         let limit = usize::try_from(self.limit(limits)).unwrap_or(usize::MAX);
         match Limited::new(body, limit).collect().await {
             Ok(collected) => Ok(collected.to_bytes().into()),
             Err(error) if error.is::<LengthLimitError>() => Err(too_large(ProblemCode::BodyTooLarge, &limits.request)),
-            Err(_) => Err(Problem::new(ProblemCode::InvalidRequest).detail("the body broke off")),
+            Err(_) => Err(Problem::new(ProblemCode::Unavailable).detail("the body broke off").into()),
         }
     }
 
     /// Unpacks a body, and stops as soon as it is over the limit: a bomb costs no more than the limit.
-    pub(super) fn inflate(self, body: Vec<u8>, limits: &LimitsConfig) -> Result<Vec<u8>, Problem> {
+    pub(super) fn inflate(self, body: Vec<u8>, limits: &LimitsConfig) -> Result<Vec<u8>, Box<Problem>> {
         let max = limits.request.max_bytes;
         let read = |reader: &mut dyn Read| {
             let mut inflated = Vec::new();
@@ -70,9 +70,9 @@ impl Encoding {
         match inflated {
             Ok(inflated) if inflated.len() as u64 > max => Err(too_large(ProblemCode::BodyTooLarge, &limits.request)),
             Ok(inflated) => Ok(inflated),
-            Err(_) => {
-                Err(Problem::new(ProblemCode::InvalidRequest).detail("the body is not what its content-encoding says"))
-            }
+            Err(_) => Err(Problem::new(ProblemCode::InvalidRequest)
+                .detail("the body is not what its content-encoding says")
+                .into()),
         }
     }
 }

@@ -152,8 +152,8 @@ impl Server {
         let token = head.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         let claims = parts.verifier.verify_header(token, parts.clock.now()).await.map_err(refuse_token)?;
         parts.rate.check_user(&claims.user_id).map_err(rate_limited)?;
-        let encoding = Encoding::of(&head.headers).map_err(problem)?;
-        let body = encoding.read(body, &parts.limits).await.map_err(problem)?;
+        let encoding = Encoding::of(&head.headers).map_err(|refusal| problem(*refusal))?;
+        let body = encoding.read(body, &parts.limits).await.map_err(|refusal| problem(*refusal))?;
         let server = self.clone();
         let decided = shell::blocking(move || {
             // Until the work is done, even if nobody waits for its answer any more.
@@ -166,7 +166,7 @@ impl Server {
     /// Unpacks and decides a request, on a thread that may block.
     fn decide(&self, path: Path, encoding: Encoding, body: Vec<u8>, claims: &Claims) -> Result<Answer, Box<Answer>> {
         let parts = &self.0;
-        let body = encoding.inflate(body, &parts.limits).map_err(problem)?;
+        let body = encoding.inflate(body, &parts.limits).map_err(|refusal| problem(*refusal))?;
         parts.metrics.received(path.as_str(), body.len());
         if let Some(device_id) = device_id(&body) {
             parts.rate.check_device(&claims.user_id, &device_id).map_err(rate_limited)?;
