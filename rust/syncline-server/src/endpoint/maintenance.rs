@@ -1,7 +1,6 @@
 use syncline_protocol::Timestamp;
 
 use super::{Embedded, Random, new_id};
-use crate::store::sqlite::SqliteStore;
 use crate::store::{Storage, StorageError};
 
 /// Days that a verdict is kept after its device has forgotten the operation.
@@ -20,17 +19,15 @@ pub struct Purged {
     pub tombstones: u64,
 }
 
-impl Embedded<SqliteStore> {
+impl<S: Storage> Embedded<S> {
     /// Gives every scope a new epoch: the operator says that the file was restored from a backup.
     ///
     /// # Errors
     /// The store's; then no epoch has changed.
     pub fn renew_epochs(&mut self, now: Timestamp, random: &mut dyn Random) -> Result<(), StorageError> {
-        self.store.renew_epochs(|| new_id(now, random))
+        self.store.renew_epochs(&mut || new_id(now, random))
     }
-}
 
-impl<S: Storage> Embedded<S> {
     /// Drops what nobody can ask for any more in one scope: verdicts that are [`KEYS_KEPT_DAYS`] old and forgotten by their
     /// device, and tombstones that are [`TOMBSTONES_KEPT_DAYS`] old. Cursors older than those tombstones get a `reset`.
     ///

@@ -88,12 +88,13 @@ impl Answer {
             }
             Ok(Err(_)) => Self::problem(Problem::new(ProblemCode::Internal)),
             Err(Failure::Problem(problem)) => Self::problem(*problem),
+            Err(Failure::Storage(error @ StorageError::Unavailable(_))) => {
+                log::warn!("{error}");
+                Self::problem(Problem::new(ProblemCode::Unavailable))
+            }
             Err(Failure::Storage(error)) => {
                 log::error!("{error}");
-                Self::problem(Problem::new(match error {
-                    StorageError::Unavailable(_) => ProblemCode::Unavailable,
-                    StorageError::Refused(_) | StorageError::Failed(_) => ProblemCode::Internal,
-                }))
+                Self::problem(Problem::new(ProblemCode::Internal))
             }
         }
     }
@@ -103,6 +104,14 @@ impl Answer {
 pub trait Endpoint: Send {
     /// Answers a request, to the end. Never panics on what a client sends.
     fn handle(&mut self, request: Request<'_>, claims: &Claims, now: Timestamp, random: &mut dyn Random) -> Answer;
+
+    /// Drops what nobody can ask for any more, where the endpoint itself has to: about once a day.
+    ///
+    /// # Errors
+    /// The store's; then it is tried again the next day.
+    fn maintain(&mut self, _now: Timestamp) -> Result<(), StorageError> {
+        Ok(())
+    }
 }
 
 /// What the endpoint takes in one request.
@@ -165,6 +174,13 @@ impl<S: Storage> Endpoint for Embedded<S> {
                 },
             )),
         }
+    }
+
+    fn maintain(&mut self, now: Timestamp) -> Result<(), StorageError> {
+        for scope in self.store.scopes()? {
+            self.purge(&scope, now)?;
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,6 @@
 use syncline_protocol::Conflict;
 
 use super::Embedded;
-use crate::store::sqlite::SqliteStore;
 use crate::store::{DeviceRow, Entity, Storage, StorageError, StoredOperation};
 
 impl<S: Storage> Embedded<S> {
@@ -52,9 +51,7 @@ impl<S: Storage> Embedded<S> {
         entities.sort_by(|a, b| (&a.entity_type, &a.entity_id).cmp(&(&b.entity_type, &b.entity_id)));
         Ok(entities)
     }
-}
 
-impl Embedded<SqliteStore> {
     /// The scope's ledger, oldest entry first.
     ///
     /// # Errors

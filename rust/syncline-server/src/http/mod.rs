@@ -1,6 +1,7 @@
 //! HTTP around the endpoint: paths, tokens, packing, limits, metrics. Every answer carries the protocol header.
 
 mod body;
+mod connections;
 mod limit;
 mod metrics;
 mod shell;
@@ -34,6 +35,9 @@ use limit::RateLimit;
 use metrics::Metrics;
 use shell::Stopwatch;
 pub use shell::{Clock, SystemClock, SystemRandom};
+
+/// Between two rounds of maintenance.
+const MAINTENANCE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An endpoint behind HTTP.
 #[derive(Clone)]
@@ -102,16 +106,35 @@ impl Server {
         Ok(Self(Arc::new(Parts { endpoint, verifier, clock, limits, rate, in_flight, metrics })))
     }
 
-    /// Serves on `listener` until `shutdown` resolves; then finishes the requests under way.
+    /// Serves on `listener` until `shutdown` resolves; then finishes the requests under way. Speaks HTTP/1.1, up to 1024
+    /// connections; TLS and HTTP/2 are a proxy's matter.
     ///
     /// # Errors
-    /// The socket's.
+    /// None so far: what goes wrong with a connection ends that connection.
     pub async fn serve(
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServeError> {
-        Ok(axum::serve(listener, self.router()).with_graceful_shutdown(shutdown).await?)
+        let maintenance = connections::repeat(MAINTENANCE_PERIOD, || self.maintain());
+        tokio::select! {
+            () = connections::serve(listener, self.clone().router(), shutdown) => Ok(()),
+            never = maintenance => match never {},
+        }
+    }
+
+    /// Drops what nobody can ask for any more.
+    async fn maintain(&self) {
+        let server = self.clone();
+        let done = shell::blocking(move || {
+            let now = server.0.clock.now();
+            server.0.endpoint.lock().0.maintain(now)
+        });
+        match done.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::warn!("maintenance: {error}"),
+            Err(_) => log::error!("maintenance panicked"),
+        }
     }
 
     /// The routes, to be mounted anywhere.

@@ -1,5 +1,6 @@
 //! The real world: the system's clock, randomness and threads. Everything else is given them.
 
+use std::future::Future;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::Rng as _;
@@ -54,4 +55,16 @@ impl Stopwatch {
 #[expect(clippy::disallowed_methods, reason = "this is where blocking work leaves the runtime")]
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
     tokio::task::spawn_blocking(work).await
+}
+
+/// Lets a task run on its own.
+#[expect(clippy::disallowed_methods, reason = "this is where connections get their tasks")]
+pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
+}
+
+/// Waits.
+#[expect(clippy::disallowed_methods, reason = "this is where the server waits")]
+pub(super) async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
 }

@@ -90,6 +90,12 @@ pub struct StoredOperation {
 pub trait Storage: Send {
     /// Begins a transaction on one scope. Dropped without [`Transaction::commit`], it leaves no trace.
     fn transaction<'a>(&'a mut self, scope: &'a str) -> Result<Box<dyn Transaction + 'a>, StorageError>;
+    /// The scopes that were ever used, by name.
+    fn scopes(&mut self) -> Result<Vec<String>, StorageError>;
+    /// A scope's ledger, oldest entry first.
+    fn ledger(&mut self, scope: &str) -> Result<Vec<Conflict>, StorageError>;
+    /// Replaces the epoch of every scope by a new text: all of them, or none if it fails.
+    fn renew_epochs(&mut self, new_epoch: &mut dyn FnMut() -> String) -> Result<(), StorageError>;
 }
 
 /// One transaction on one scope: serialisable, durable once committed.

@@ -1,6 +1,6 @@
 //! The embedded store: one SQLite file, WAL with `synchronous=FULL`, one connection, one transaction at a time.
 //!
-//! SQLite has no timeline: after restoring the file from a backup, call [`SqliteStore::renew_epochs`] (`--restored`) before
+//! SQLite has no timeline: after restoring the file from a backup, call [`Storage::renew_epochs`] (`--restored`) before
 //! serving it. Without, a late duplicate of an old request may hide what was lost.
 
 use std::path::Path;
@@ -71,46 +71,34 @@ impl SqliteStore {
     pub fn set_patience(&self, patience: Duration) -> Result<(), StorageError> {
         Ok(self.connection.busy_timeout(patience)?)
     }
-
-    /// Gives every scope a new epoch: the operator says that the file went back in time.
-    ///
-    /// # Errors
-    /// SQLite's; then no epoch has changed.
-    pub fn renew_epochs(&mut self, mut new_epoch: impl FnMut() -> String) -> Result<(), StorageError> {
-        let scopes = self.scopes()?;
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for scope in scopes {
-            transaction.execute("UPDATE scopes SET epoch = ?2 WHERE scope = ?1", params![scope, new_epoch()])?;
-        }
-        Ok(transaction.commit()?)
-    }
-
-    /// The scopes in the file, by name.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn scopes(&self) -> Result<Vec<String>, StorageError> {
-        let mut statement = self.connection.prepare("SELECT scope FROM scopes ORDER BY scope")?;
-        let scopes = statement.query_map([], |row| row.get(0))?;
-        Ok(scopes.collect::<Result<_, _>>()?)
-    }
-
-    /// A scope's ledger, oldest entry first.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn ledger(&self, scope: &str) -> Result<Vec<Conflict>, StorageError> {
-        let sql = "SELECT conflict FROM conflicts WHERE scope = ?1 ORDER BY decided_at, id";
-        let mut statement = self.connection.prepare(sql)?;
-        let texts = statement.query_map([scope], |row| row.get::<_, String>(0))?;
-        texts.map(|text| from_json(&text?)).collect()
-    }
 }
 
 impl Storage for SqliteStore {
     fn transaction<'a>(&'a mut self, scope: &'a str) -> Result<Box<dyn Transaction + 'a>, StorageError> {
         let sql = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         Ok(Box::new(ScopeTransaction { sql, scope }))
+    }
+
+    fn scopes(&mut self) -> Result<Vec<String>, StorageError> {
+        let mut statement = self.connection.prepare("SELECT scope FROM scopes ORDER BY scope")?;
+        let scopes = statement.query_map([], |row| row.get(0))?;
+        Ok(scopes.collect::<Result<_, _>>()?)
+    }
+
+    fn ledger(&mut self, scope: &str) -> Result<Vec<Conflict>, StorageError> {
+        let sql = "SELECT conflict FROM conflicts WHERE scope = ?1 ORDER BY decided_at, id";
+        let mut statement = self.connection.prepare(sql)?;
+        let texts = statement.query_map([scope], |row| row.get::<_, String>(0))?;
+        texts.map(|text| from_json(&text?)).collect()
+    }
+
+    fn renew_epochs(&mut self, new_epoch: &mut dyn FnMut() -> String) -> Result<(), StorageError> {
+        let scopes = self.scopes()?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for scope in scopes {
+            transaction.execute("UPDATE scopes SET epoch = ?2 WHERE scope = ?1", params![scope, new_epoch()])?;
+        }
+        Ok(transaction.commit()?)
     }
 }
 
@@ -385,5 +373,38 @@ impl From<rusqlite::Error> for StorageError {
 impl From<rusqlite::types::FromSqlError> for StorageError {
     fn from(_: rusqlite::types::FromSqlError) -> Self {
         unreadable()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_reaches_the_disk_before_it_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("server.db"), None).unwrap();
+        let pragma = |name: &str| store.connection.pragma_query_value(None, name, |row| row.get::<_, String>(0));
+        let synchronous: i64 = store.connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+        assert_eq!((pragma("journal_mode").unwrap().as_str(), synchronous), ("wal", 2));
+    }
+
+    /// "Every statement names exactly one scope": its first parameter, so that no statement can reach another.
+    #[test]
+    fn every_statement_of_a_transaction_names_its_scope() {
+        let source = include_str!("sqlite.rs");
+        let body = &source[source.find("impl Transaction for").unwrap()..source.find("fn read_entity").unwrap()];
+        let (mut reads, mut writes) = (0, 0);
+        for (index, _) in body.match_indices("FROM ") {
+            let statement: String = body[index..].chars().take(140).collect();
+            reads += 1;
+            assert!(statement.contains("scope = ?1") || statement.contains("json_each"), "{statement}");
+        }
+        for (index, _) in body.match_indices("INSERT INTO") {
+            let statement: String = body[index..].chars().take(60).collect();
+            writes += 1;
+            assert!(statement.contains("(scope, "), "{statement}");
+        }
+        assert!(reads > 8 && writes == 5);
     }
 }

@@ -183,3 +183,22 @@ fn old_keys_are_purged_only_if_their_device_has_forgotten_them() {
     let request = world.request("A", vec![create(1, "e1")]);
     assert_eq!(world.refused(&request), "device_forked", "what was forgotten and comes all the same is a copy's");
 }
+
+#[test]
+fn maintenance_purges_every_scope() {
+    let mut world = World::new();
+    for scope in ["team", "other"] {
+        world.scope = scope.into();
+        let request = with(world.request(&format!("{scope}-device"), vec![create(1, "e")]), json!({"mark": 0}));
+        world.push_as_is(&request);
+        let delete = op("A", 2, "delete", "e", json!(null), json!({format!("{scope}-device"): 1}));
+        let request = world.request(&format!("{scope}-device"), vec![delete]);
+        world.push_as_is(&request);
+        assert_eq!(world.endpoint.entities(scope).unwrap().len(), 1);
+    }
+    let later = world.now.plus_millis((TOMBSTONES_KEPT_DAYS + 1) * DAY);
+    syncline_server::Endpoint::maintain(&mut world.endpoint, later).unwrap();
+    for scope in ["team", "other"] {
+        assert!(world.endpoint.entities(scope).unwrap().is_empty(), "{scope}");
+    }
+}

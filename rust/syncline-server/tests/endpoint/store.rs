@@ -37,7 +37,7 @@ fn what_was_answered_is_there_after_reopening() {
 }
 
 #[test]
-fn the_file_is_in_wal_with_full_synchronous_and_opens_on_a_named_vfs() {
+fn the_file_is_in_wal_and_opens_on_a_named_vfs() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("server.db");
     drop(SqliteStore::open(&path, Some("unix-excl")).unwrap());

@@ -84,3 +84,13 @@ async fn a_body_that_does_not_come_does_not_hold_a_place_for_ever() {
     socket.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("syncline-protocol: 1"), "{answer}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_does_not_say_what_it_wants_is_closed() {
+    let served = Served::start().await;
+    let mut socket = TcpStream::connect(served.address).await.unwrap();
+    socket.write_all(b"POST /v1/pull HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(served.read("/health", served.request("GET", "/health")).await.status, 200);
+}
