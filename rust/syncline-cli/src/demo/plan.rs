@@ -18,7 +18,7 @@ const GROUP: usize = 4;
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) shares: Vec<Share>,
-    /// What one push may carry: small enough that every device needs a dozen.
+    /// What one push may carry: small enough that every device needs a dozen, large enough for a transaction.
     pub(crate) push_limit: usize,
     /// Pins for the events of the afternoon, all different.
     pub(crate) pins: [String; 5],
@@ -49,7 +49,7 @@ impl Plan {
             let payload = json!({ "visits": visit / data.forms.len() + 1 });
             shares[device].together.push(Write::update(item.entity_type, &item.entity_id, payload));
         }
-        let push_limit = (wanted / devices / 14).clamp(4, 100);
+        let push_limit = (wanted / devices / 14).clamp(GROUP + 2, 100);
         Ok(Self { seed, shares, push_limit, pins, form })
     }
 }

@@ -31,6 +31,7 @@ impl Progress {
     }
 
     pub(crate) fn chapter(&self, text: &str) {
+        log::info!("{text}");
         self.chapter.set_message(text.to_owned());
     }
 

@@ -61,6 +61,7 @@ pub(super) fn no_stray_effect(devices: &[DeviceFile], server: &ServerFile) -> Ch
             }
         }
     }
+    breaches.extend(devices.iter().flat_map(folded_into_nothing));
     let known: BTreeSet<&str> =
         devices.iter().flat_map(|device| &device.operations).map(|operation| operation.id.as_str()).collect();
     let pruned = devices.iter().any(|device| device.enqueued() != device.operations.len() as u64);
@@ -74,6 +75,19 @@ pub(super) fn no_stray_effect(devices: &[DeviceFile], server: &ServerFile) -> Ch
         figure: format!("{} without", thousands(without)),
         breaches,
     }
+}
+
+/// Operations that were folded into one that is not there, or is about another entity.
+fn folded_into_nothing(device: &DeviceFile) -> Vec<String> {
+    let entities: HashMap<u64, _> =
+        device.operations.iter().map(|operation| (operation.sequence, &operation.entity)).collect();
+    let lost = device.operations.iter().filter(|operation| {
+        operation
+            .survivor
+            .is_some_and(|survivor| entities.get(&survivor).is_none_or(|entity| **entity != operation.entity))
+    });
+    lost.map(|operation| format!("{}: operation {} was folded into none of its lane", device.name, operation.name()))
+        .collect()
 }
 
 /// Every value on the server is what the operation wrote that is said to have set it, and each completed write either stands
