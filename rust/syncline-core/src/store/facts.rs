@@ -39,6 +39,8 @@ pub(crate) struct BlockerFacts {
     pub reason: Option<String>,
     pub message: Option<String>,
     pub next_attempt_at: Option<Timestamp>,
+    /// What it is parked on itself, if that is of another lane. Of the same lane, the root stands here in its place.
+    pub behind: Option<Box<BlockerFacts>>,
 }
 
 /// The facts about the operation with this id; `None` if it is unknown or was pruned.
@@ -81,15 +83,17 @@ fn in_group(conn: &Connection, blocker: &BlockerFacts, row: &QueueRow) -> bool {
         && matches!(QueueRow::find(conn, blocker.sequence), Ok(Some(found)) if found.transaction_id == row.transaction_id)
 }
 
-const BLOCKER: &str = "SELECT q.id, q.sequence, q.operation, e.entity_type, q.status, q.void, q.reason, q.message, q.next_attempt_at
-    FROM sync_queue q JOIN entities e ON e.entity = q.entity";
+const BLOCKER: &str =
+    "SELECT q.id, q.sequence, q.operation, e.entity_type, q.status, q.void, q.reason, q.message, q.next_attempt_at,
+    q.park FROM sync_queue q JOIN entities e ON e.entity = q.entity";
 
 fn predecessor(conn: &Connection, row: &QueueRow) -> Result<Option<BlockerFacts>> {
     let sql = format!(
         "{BLOCKER} WHERE q.entity = ?1 AND q.open = 1 AND q.sequence < ?2 AND q.status <> 'completed'
          ORDER BY q.sequence DESC LIMIT 1"
     );
-    Ok(conn.prepare_cached(&sql)?.query_row(params![row.entity, row.sequence], read_blocker).optional()?)
+    let found = conn.prepare_cached(&sql)?.query_row(params![row.entity, row.sequence], read_blocker).optional()?;
+    found.map(|found| rooted(conn, found, row.entity)).transpose()
 }
 
 fn dependency(conn: &Connection, row: &QueueRow) -> Result<Option<BlockerFacts>> {
@@ -97,13 +101,29 @@ fn dependency(conn: &Connection, row: &QueueRow) -> Result<Option<BlockerFacts>>
         "{BLOCKER} JOIN dependencies d ON d.depends_on = q.sequence
          WHERE d.sequence = ?1 AND q.status NOT IN ('completed', 'cancelled') ORDER BY q.sequence LIMIT 1"
     );
-    Ok(conn.prepare_cached(&sql)?.query_row([row.sequence], read_blocker).optional()?)
+    let found = conn.prepare_cached(&sql)?.query_row([row.sequence], read_blocker).optional()?;
+    found.map(|found| rooted(conn, found, row.entity)).transpose()
 }
 
-fn read_blocker(row: &Row<'_>) -> rusqlite::Result<BlockerFacts> {
+/// With what a blocker waits for itself: the nearest one may be innocent.
+fn rooted(conn: &Connection, (mut blocker, park): (BlockerFacts, Option<i64>), lane: i64) -> Result<BlockerFacts> {
+    let Some(root) = park.filter(|on| *on > 0) else { return Ok(blocker) };
+    let sql = format!("{BLOCKER} WHERE q.sequence = ?1");
+    let Some((root, _)) = conn.prepare_cached(&sql)?.query_row([root], read_blocker).optional()? else {
+        return Ok(blocker);
+    };
+    let same_lane = QueueRow::find(conn, root.sequence)?.is_some_and(|found| found.entity == lane);
+    if same_lane {
+        return Ok(root);
+    }
+    blocker.behind = Some(Box::new(root));
+    Ok(blocker)
+}
+
+fn read_blocker(row: &Row<'_>) -> rusqlite::Result<(BlockerFacts, Option<i64>)> {
     let kind: String = row.get(2)?;
     let status: String = row.get(4)?;
-    Ok(BlockerFacts {
+    let blocker = BlockerFacts {
         id: row.get(0)?,
         sequence: row.get(1)?,
         kind: OperationKind::parse(&kind).ok_or(rusqlite::Error::InvalidQuery)?,
@@ -113,5 +133,7 @@ fn read_blocker(row: &Row<'_>) -> rusqlite::Result<BlockerFacts> {
         reason: row.get(6)?,
         message: row.get(7)?,
         next_attempt_at: row.get::<_, Option<i64>>(8)?.map(Timestamp::from_millis),
-    })
+        behind: None,
+    };
+    Ok((blocker, row.get(9)?))
 }

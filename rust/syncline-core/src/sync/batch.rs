@@ -12,14 +12,17 @@ const LEAST_BYTES: usize = 1_024;
 #[derive(Debug, Clone)]
 pub(crate) struct BatchSize {
     room: Room,
-    /// Growing stops here: what the endpoint takes, and less than what was refused.
-    ceiling: Room,
+    /// What the endpoint said last that it takes, and what a client aims at.
+    limits: Room,
+    /// Less than what was refused on this network.
+    below_refused: Room,
 }
+
+const MOST: Room = Room { operations: MAX_OPERATIONS, bytes: MAX_BATCH_TARGET_BYTES };
 
 impl Default for BatchSize {
     fn default() -> Self {
-        let room = Room { operations: MAX_OPERATIONS, bytes: MAX_BATCH_TARGET_BYTES };
-        Self { room, ceiling: room }
+        Self { room: MOST, limits: MOST, below_refused: Room::UNBOUNDED }
     }
 }
 
@@ -31,13 +34,12 @@ impl BatchSize {
 
     /// A batch of this size was refused as too large. Half of it is tried next, and its size is not reached again.
     pub(crate) fn refused(&mut self, sent: Room, limits: Option<Limits>) {
-        let below = Room { operations: sent.operations.saturating_sub(1), bytes: sent.bytes.saturating_sub(1) };
-        let half = Room { operations: sent.operations / 2, bytes: sent.bytes / 2 };
         match limits {
             Some(limits) if !fits(sent, limits) => self.limit(limits),
             _ => {
-                self.ceiling = least(self.ceiling, below);
-                self.room = least(self.room, half);
+                let below = Room { operations: sent.operations.saturating_sub(1), bytes: sent.bytes.saturating_sub(1) };
+                self.below_refused = least(self.below_refused, below);
+                self.slow(sent);
             }
         }
     }
@@ -49,34 +51,36 @@ impl BatchSize {
 
     /// The endpoint says what it takes.
     pub(crate) fn limit(&mut self, limits: Limits) {
-        let limits = Room { operations: to_usize(limits.max_operations), bytes: to_usize(limits.max_bytes) };
-        self.ceiling = least(self.ceiling, limits);
-        self.room = least(self.room, self.ceiling);
+        self.limits = least(MOST, to_room(limits));
+        self.room = least(self.room, self.limits);
     }
 
     /// An answer was quick.
     pub(crate) fn quick(&mut self) {
         let grown = |now: usize| now.saturating_add(now / 4 + 1);
         let grown = Room { operations: grown(self.room.operations), bytes: grown(self.room.bytes) };
-        self.room = least(grown, self.ceiling);
+        self.room = least(least(grown, self.limits), self.below_refused);
     }
 
     /// Another network: what a proxy of the last one refused need not be refused here.
     pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+        self.below_refused = Room::UNBOUNDED;
+        self.room = self.limits;
     }
 }
 
 fn fits(sent: Room, limits: Limits) -> bool {
-    sent.operations <= to_usize(limits.max_operations) && sent.bytes <= to_usize(limits.max_bytes)
+    let limits = to_room(limits);
+    sent.operations <= limits.operations && sent.bytes <= limits.bytes
 }
 
 fn least(a: Room, b: Room) -> Room {
     Room { operations: a.operations.min(b.operations).max(1), bytes: a.bytes.min(b.bytes).max(LEAST_BYTES) }
 }
 
-fn to_usize(limit: u64) -> usize {
-    usize::try_from(limit).unwrap_or(usize::MAX)
+fn to_room(limits: Limits) -> Room {
+    let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+    Room { operations: size(limits.max_operations), bytes: size(limits.max_bytes) }
 }
 
 #[cfg(test)]
@@ -104,6 +108,11 @@ mod tests {
         size.limit(Limits { max_operations: 20, max_bytes: 4_096 });
         size.quick();
         assert_eq!(size.room(), Room { operations: 20, bytes: 4_096 });
+        size.limit(Limits::default());
+        for _ in 0..50 {
+            size.quick();
+        }
+        assert_eq!(size.room(), MOST, "an endpoint may take more again");
     }
 
     #[test]

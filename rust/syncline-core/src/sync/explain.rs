@@ -92,6 +92,10 @@ fn trouble(blocker: &BlockerFacts) -> Option<String> {
             "whose withdrawal the endpoint must confirm first".into()
         }
         OperationStatus::InProgress => "that is being sent".into(),
+        OperationStatus::Pending if blocker.behind.is_some() => {
+            let root = blocker.behind.as_deref()?;
+            format!("that waits for a change of a {} {}", root.entity_type, trouble(root)?)
+        }
         OperationStatus::Pending => {
             let at = blocker.next_attempt_at?;
             match blocker.reason.as_deref() {
@@ -233,6 +237,7 @@ mod tests {
             reason: Some("invalid_value".into()),
             message: Some("title is longer than 80.".into()),
             next_attempt_at: None,
+            behind: None,
         }
     }
 
@@ -261,6 +266,12 @@ mod tests {
         assert_eq!(explain(&facts, &SyncState::Offline, false).waiting, Waiting::Offline);
         facts.predecessor.as_mut().unwrap().next_attempt_at = Some(AT);
         assert_eq!(explained(&facts).waiting, Waiting::LaneBlocked);
+        let root = BlockerFacts { entity_type: "form".into(), ..blocker(OperationStatus::Failed) };
+        facts.predecessor = Some(BlockerFacts { behind: Some(Box::new(root)), ..blocker(OperationStatus::Pending) });
+        assert_eq!(
+            explained(&facts).text,
+            "Waits for an earlier change of the same pin that waits for a change of a form that was rejected: title is longer than 80."
+        );
         facts.predecessor = None;
         facts.dependency = Some(BlockerFacts { void: true, ..blocker(OperationStatus::Pending) });
         assert_eq!(explained(&facts).waiting, Waiting::DependencyBlocked);

@@ -56,10 +56,10 @@ impl Driver {
             // What is before them may have failed, or they may have been withdrawn, since they were first sent.
             let held = plan(store.held(&sequences)?, Room::UNBOUNDED, |_| false);
             self.park(store, &held)?;
-            if !held.batch.is_empty() {
-                if let Some(action) = self.send_push(store, Role::Trial, &held, now)? {
-                    return Ok(Some(action));
-                }
+            if !held.batch.is_empty()
+                && let Some(action) = self.send_push(store, Role::Trial, &held, now)?
+            {
+                return Ok(Some(action));
             }
             self.suspects.clear();
         }

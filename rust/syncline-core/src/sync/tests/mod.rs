@@ -4,8 +4,9 @@ mod blame;
 mod connection;
 mod flow;
 mod history;
+mod property;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -225,17 +226,21 @@ fn sending(ticket: u64, request: &Request, reason: CredentialReason) -> Sending 
     Sending { ticket, route: request.route, reason, body: serde_json::from_slice(&request.body).unwrap() }
 }
 
-/// An endpoint that applies everything.
+/// An endpoint that applies everything once.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     pub(super) epoch: &'static str,
     pub(super) mark: u64,
     pub(super) version: u64,
+    /// The stored verdict under each key.
+    pub(super) verdicts: BTreeMap<String, &'static str>,
+    /// What was applied, as (entity, sequence), in order.
+    pub(super) applied: Vec<(String, u64)>,
 }
 
 impl Default for Endpoint {
     fn default() -> Self {
-        Self { epoch: "e1", mark: 0, version: 0 }
+        Self { epoch: "e1", mark: 0, version: 0, verdicts: BTreeMap::new(), applied: Vec::new() }
     }
 }
 
@@ -253,20 +258,43 @@ impl Endpoint {
 
     fn push(&mut self, sent: &Sending) -> Outcome {
         self.mark += 1;
-        let results: Vec<Value> = sent.operations().iter().filter_map(|operation| self.verdict(operation)).collect();
-        let applied = sent.operations().len() - results.len();
         self.version += sent.operations().len() as u64;
+        let entity = |operation: &Value| operation["entity_id"].as_str().unwrap().to_owned();
+        let known = |operation: &&Value| {
+            operation["void"] == true || self.verdicts.contains_key(operation["idempotency_key"].as_str().unwrap())
+        };
+        // Of one entity, all results are left out or none.
+        let told: BTreeSet<String> = sent.operations().iter().filter(known).map(entity).collect();
+        let judged: Vec<Value> = sent.operations().iter().map(|operation| self.judge(operation)).collect();
+        let results: Vec<&Value> = sent
+            .operations()
+            .iter()
+            .zip(&judged)
+            .filter(|(operation, _)| told.contains(&entity(operation)))
+            .map(|(_, result)| result)
+            .collect();
         ours(
             200,
-            &json!({"applied": applied, "results": results, "version": self.version, "cursor": format!("c{}", self.version),
-                "epoch": self.epoch, "mark": self.mark, "server_time": "2027-01-01T00:00:00.000Z"}),
+            &json!({"applied": judged.len() - results.len(), "results": results, "version": self.version,
+                "cursor": format!("c{}", self.version), "epoch": self.epoch, "mark": self.mark,
+                "server_time": "2027-01-01T00:00:00.000Z"}),
         )
     }
 
-    fn verdict(&self, operation: &Value) -> Option<Value> {
-        let voided = json!({"id": operation["id"], "status": "rejected", "version": self.version, "deleted": true,
-            "error": {"code": "voided", "message": "It was withdrawn."}});
-        (operation["void"] == true).then_some(voided)
+    fn judge(&mut self, operation: &Value) -> Value {
+        let key = operation["idempotency_key"].as_str().unwrap().to_owned();
+        let first = self.verdicts.get(&key).copied();
+        let verdict = first.unwrap_or(if operation["void"] == true { "rejected" } else { "applied" });
+        if first.is_none() {
+            self.verdicts.insert(key, verdict);
+            if verdict == "applied" {
+                self.applied
+                    .push((operation["entity_id"].as_str().unwrap().into(), operation["sequence"].as_u64().unwrap()));
+            }
+        }
+        let status = if first.is_some() { "already_processed" } else { verdict };
+        json!({"id": operation["id"], "status": status, "first": first, "version": self.version,
+            "error": {"code": "voided", "message": "It was withdrawn."}})
     }
 }
 
