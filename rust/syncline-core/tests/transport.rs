@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use syncline_core::{
-    HttpTransport, Network, Request, Response, Route, SynclineError, Token, Transport, TransportError,
-};
+use syncline_core::transport::{HttpTransport, Request, Response, Route, Token, Transport, TransportError};
+use syncline_core::{Network, SynclineError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;

@@ -76,16 +76,7 @@ impl SyncManager {
     /// `NotPossible` if there is no such entry, or nothing in it lost; storage errors; `Closed`.
     pub fn reopen_conflict(&self, conflict_id: &str) -> Result<Receipt> {
         let (conflict_id, id, now) = (conflict_id.to_owned(), self.new_id(), self.now());
-        let options = self.handle.shared.options.clone();
-        self.handle.shared.write(move |store| {
-            store.write(|store| {
-                let operation = store.reopening(&conflict_id)?;
-                let settings = options.entity_type(&operation.entity_type);
-                let receipt = store.enqueue(&Prepared::new(operation, id, &settings)?, now)?;
-                store.mark_reopened(&conflict_id, &receipt.id)?;
-                Ok(receipt)
-            })
-        })
+        self.handle.shared.write(move |store| store.reopen(&conflict_id, id, now))
     }
 
     fn act(&self, id: &str, action: fn(&mut Store, &str, syncline_protocol::Timestamp) -> Result<()>) -> Result<()> {

@@ -163,3 +163,177 @@ where
         self.turn.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use syncline_protocol::Timestamp;
+
+    use super::*;
+    use crate::config::{Durability, EntityType, Retention};
+    use crate::operation::NewOperation;
+    use crate::store::{Prepared, StoreOptions};
+
+    /// A line before a store of its own. `turns` counts who came to the front, which is one commit each.
+    struct Desk {
+        writer: Writer,
+        store: Mutex<Option<Store>>,
+        turns: AtomicUsize,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let options = StoreOptions {
+                path: folder.path().join("a.db"),
+                vfs: None,
+                user_id: "user-1".into(),
+                scope: "team-1".into(),
+                entity_types: Default::default(),
+                pull_types: None,
+                durability: Durability::Normal,
+                retention: Retention::default(),
+            };
+            let store = Store::open(options, "device-1", now()).unwrap();
+            Self {
+                writer: Writer::default(),
+                store: Mutex::new(Some(store)),
+                turns: AtomicUsize::new(0),
+                _folder: folder,
+            }
+        }
+
+        fn write<T: Send + 'static>(&self, job: impl FnOnce(&mut Store) -> Result<T> + Send + 'static) -> Result<T> {
+            self.writer.write(job, |work| {
+                self.turns.fetch_add(1, Ordering::Relaxed);
+                work(self.store.lock().as_mut()?);
+                Some(())
+            })
+        }
+
+        fn enqueue(&self, id: &str) -> Result<u64> {
+            let operation = pin(id);
+            self.write(move |store| Ok(store.enqueue(&operation, now())?.sequence))
+        }
+
+        /// Occupies the front until told, with `others` in line behind it.
+        fn while_busy<'scope>(
+            &'scope self,
+            scope: &'scope thread::Scope<'scope, '_>,
+            others: Vec<Box<dyn FnOnce() + Send + 'scope>>,
+        ) {
+            let (begun, is_busy) = mpsc::channel();
+            let (finish, told) = mpsc::channel::<()>();
+            let (operation, count) = (pin("first"), others.len());
+            scope.spawn(move || {
+                self.write(move |store| {
+                    begun.send(()).unwrap();
+                    told.recv().unwrap();
+                    store.enqueue(&operation, now())
+                })
+                .unwrap();
+            });
+            is_busy.recv().unwrap();
+            for other in others {
+                scope.spawn(other);
+            }
+            while self.writer.line.lock().len() < count + 1 {
+                thread::yield_now();
+            }
+            finish.send(()).unwrap();
+        }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_millis(1_767_225_600_000)
+    }
+
+    fn pin(id: &str) -> Prepared {
+        Prepared::new(NewOperation::create("pin", id, "{}"), format!("op-{id}"), &EntityType::default()).unwrap()
+    }
+
+    #[test]
+    fn those_who_wait_together_share_one_commit() {
+        let desk = Desk::new();
+        let receipts = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            let (desk, receipts) = (&desk, &receipts);
+            let others = (0..7).map(|n| -> Box<dyn FnOnce() + Send> {
+                Box::new(move || {
+                    let sequence = desk.enqueue(&format!("{n}")).unwrap();
+                    receipts.lock().push(sequence);
+                })
+            });
+            desk.while_busy(scope, others.collect());
+        });
+        let mut receipts = receipts.into_inner();
+        receipts.sort_unstable();
+        assert_eq!(receipts, (2..=8).collect::<Vec<_>>());
+        assert_eq!(desk.turns.load(Ordering::Relaxed), 2, "one commit for the first, one for the other seven");
+    }
+
+    #[test]
+    fn a_job_that_fails_or_panics_rolls_back_alone() {
+        let desk = Desk::new();
+        let outcomes = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            let (desk, outcomes) = (&desk, &outcomes);
+            let fails = move || {
+                let operation = pin("fails");
+                let failed = desk.write(move |store| {
+                    store.write(|store| {
+                        store.enqueue(&operation, now())?;
+                        Err::<(), _>(SynclineError::Timeout)
+                    })
+                });
+                outcomes.lock().push(failed == Err(SynclineError::Timeout));
+            };
+            let panics = move || {
+                let operation = pin("panics");
+                let panicked = catch_unwind(AssertUnwindSafe(|| {
+                    desk.write::<()>(move |store| {
+                        store.write(|store| {
+                            store.enqueue(&operation, now())?;
+                            panic!("on purpose: a job that panics")
+                        })
+                    })
+                }));
+                outcomes.lock().push(panicked.is_err());
+            };
+            let writes = move || {
+                let written = desk.enqueue("writes").is_ok();
+                outcomes.lock().push(written);
+            };
+            desk.while_busy(scope, vec![Box::new(fails), Box::new(panics), Box::new(writes)]);
+        });
+        assert_eq!(outcomes.into_inner(), [true; 3]);
+        assert_eq!(desk.enqueue("last").unwrap(), 3, "the first, the one that writes, and this: nothing of the others");
+        assert_eq!(desk.turns.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn without_a_store_everyone_hears_that_it_is_closed() {
+        let desk = Desk::new();
+        let closed = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let (desk, closed) = (&desk, &closed);
+            let close = || -> Box<dyn FnOnce() + Send> {
+                Box::new(move || {
+                    desk.store.lock().take();
+                    if desk.enqueue("late") == Err(SynclineError::Closed) {
+                        closed.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            };
+            for _ in 0..4 {
+                scope.spawn(close());
+            }
+        });
+        assert_eq!(closed.load(Ordering::Relaxed), 4);
+        assert!(desk.writer.line.lock().is_empty());
+    }
+}

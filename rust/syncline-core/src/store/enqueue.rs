@@ -163,7 +163,7 @@ impl Store {
         })
     }
 
-    fn enqueue_one(
+    pub(super) fn enqueue_one(
         &mut self,
         operation: &Prepared,
         group: Option<(&str, &GroupMember)>,

@@ -4,13 +4,13 @@ use rusqlite::{OptionalExtension, params};
 use serde_json::value::RawValue;
 use syncline_protocol::{Conflict, OperationKind, Record, Timestamp, Winner, canonical_payload};
 
-use super::Store;
+use super::{Prepared, Store};
 use super::failure::unreadable;
 use super::row::{QueueRow, parse_record};
 use super::transition::Why;
 use crate::conflict::{Resolution, ResolutionKind};
 use crate::error::{Result, SynclineError};
-use crate::operation::{NewOperation, OperationStatus};
+use crate::operation::{NewOperation, OperationStatus, Receipt};
 
 impl Store {
     /// Decides a conflict, named by its ledger entry's or its operation's id.
@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// The operation that would restore what lost in a ledger entry: a new operation, on what the device sees now.
-    pub(crate) fn reopening(&self, conflict_id: &str) -> Result<NewOperation> {
+    fn reopening(&self, conflict_id: &str) -> Result<NewOperation> {
         let conflict = self.ledger_entry(conflict_id)?;
         let lost_delete = conflict.operation == OperationKind::Delete;
         let ours_lost = conflict.fields.values().any(|field| field.winner == Winner::Theirs);
@@ -75,14 +75,17 @@ impl Store {
         })
     }
 
-    /// Notes which operation brought a losing value back.
-    pub(crate) fn mark_reopened(&mut self, conflict_id: &str, operation_id: &str) -> Result<()> {
+    /// Brings back what lost in a ledger entry: the new operation and the note of it in the ledger, together.
+    pub(crate) fn reopen(&mut self, conflict_id: &str, operation_id: String, now: Timestamp) -> Result<Receipt> {
         self.write(|store| {
+            let operation = store.reopening(conflict_id)?;
+            let settings = store.options.entity_type(&operation.entity_type);
+            let receipt = store.enqueue_one(&Prepared::new(operation, operation_id, &settings)?, None, now)?;
             store
                 .conn
                 .prepare_cached("UPDATE conflicts SET reopened_by = ?2 WHERE id = ?1")?
-                .execute([conflict_id, operation_id])?;
-            Ok(())
+                .execute([conflict_id, receipt.id.as_str()])?;
+            Ok(receipt)
         })
     }
 
@@ -141,7 +144,7 @@ impl Store {
     }
 }
 
-/// What an update stood on, with the update on top: first what the deleted record last held, then what the device had seen.
+/// What an update stood on, with the update on top: what the ledger says of the deleted record, then what the device had seen.
 fn whole_value(conflict: &Conflict, payload: &str, before: &str) -> Result<String> {
     let mut whole = Record::new();
     for (name, field) in &conflict.fields {
