@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-# Arguments for the demo, as: make demo ARGS="--seed 7 --json"
+# Arguments for demo and bench, as: make demo ARGS="--seed 7 --json"
 ARGS ?=
 
 .PHONY: help
@@ -24,6 +24,10 @@ test-long: ## The same with more cases of each property, and ten days of the dem
 .PHONY: check
 check: ## What is quick: format, lints, dependencies, the map of rules and tests
 	@scripts/test format lint deny map
+
+.PHONY: bench
+bench: ## Ratios against plain programs, side by side; ARGS="--quick enqueue" for less
+	@cargo bench --locked --quiet -p syncline-testkit --bench ratios -- $(ARGS)
 
 .PHONY: check-android
 check-android: ## Type-check the core for Android (aarch64)
