@@ -40,3 +40,20 @@ pub use network::{Credentials, Fault, Network};
 pub use server::{Exchange, TestServer};
 pub use steps::{ManualClock, SeededRandom, Started, StepRuntime, Steps};
 pub use world::{SCOPE, TOKEN, TestDevice, USER, World};
+
+/// The Rust examples of the docs, as doc tests: they are compiled, and run unless they say otherwise.
+#[cfg(doctest)]
+mod docs {
+    #[doc = include_str!("../../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../../docs/conflicts.md")]
+    mod conflicts {}
+    #[doc = include_str!("../../../docs/metrics.md")]
+    mod metrics {}
+    #[doc = include_str!("../../../docs/operating.md")]
+    mod operating {}
+    #[doc = include_str!("../../../docs/operation-lifecycle.md")]
+    mod operation_lifecycle {}
+    #[doc = include_str!("../../../docs/protocol.md")]
+    mod protocol {}
+}
