@@ -1,5 +1,7 @@
 //! HTTP hygiene: which certificates are trusted, where a token may go, how much is read, and what each failure is called.
 
+#![expect(clippy::disallowed_methods, reason = "a real server has tasks of its own")]
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
