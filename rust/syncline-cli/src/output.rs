@@ -21,14 +21,17 @@ pub(crate) fn styled(style: Style, text: impl std::fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Writes to standard output, without colours unless it is a terminal and `NO_COLOR` is unset.
+/// Writes to standard output, without colours unless it is a terminal and `NO_COLOR` is unset. A reader that went away, as
+/// `head` does, has seen enough.
 ///
 /// # Errors
-/// Standard output cannot be written, for example because the reader of a pipe went away.
+/// Standard output cannot be written, for example because the disk is full.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 /// Writes one line of JSON to standard output.
@@ -67,6 +70,7 @@ pub(crate) fn duration(millis: i64) -> String {
 }
 
 fn pair(large: i64, large_unit: &str, small: i64, small_unit: &str) -> String {
+    let large = thousands(large.unsigned_abs());
     match small {
         0 => format!("{large} {large_unit}"),
         _ => format!("{large} {large_unit} {small} {small_unit}"),

@@ -37,8 +37,6 @@ pub(crate) struct ServeArgs {
     /// JSON file with entity types, limits and token verification (members `types`, `limits`, `auth`)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    #[command(flatten)]
-    tokens: TokenArgs,
     /// Print the OpenAPI document and end
     #[arg(long)]
     openapi: bool,
@@ -48,6 +46,8 @@ pub(crate) struct ServeArgs {
     /// Stop when standard input closes: the endpoint then ends with the program that started it
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
+    #[command(flatten)]
+    tokens: TokenArgs,
 }
 
 /// How tokens are verified. Without any of these, the endpoint makes a secret of its own and prints a token.
