@@ -6,6 +6,7 @@ mod text;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
 use syncline_core::{ConflictEntry, Explanation, Inspection, Operation, SynclineError};
 use syncline_protocol::Timestamp;
 
@@ -43,32 +44,29 @@ pub(crate) fn run(args: InspectArgs) -> Result<(), Failure> {
     let inspection = Inspection::open(&args.file).map_err(|error| look.failure(error))?;
     if let Some(id) = &args.operation {
         let (operation, why) = look.operation(&inspection, id)?;
-        return Ok(match args.json {
-            true => output::print_json(&json::explained(&operation, &why, look.now))?,
-            false => output::print(&text::explained(&look, &operation, &why))?,
-        });
+        let json = || json::explained(&operation, &why, look.now);
+        return show(args.json, json, || text::explained(&look, &operation, &why));
     }
     if let Some(id) = &args.conflict {
         let entry = look.conflict(&inspection, id)?;
-        return Ok(match args.json {
-            true => output::print_json(&json::conflict(&entry, look.now))?,
-            false => output::print(&text::conflict(&look, &entry))?,
-        });
+        return show(args.json, || json::conflict(&entry, look.now), || text::conflict(&look, &entry));
     }
     if args.conflicts {
         let entries = inspection.conflicts(false, MOST).map_err(|error| look.failure(error))?;
-        return Ok(match args.json {
-            true => {
-                output::print_json(&entries.iter().map(|entry| json::conflict(entry, look.now)).collect::<Vec<_>>())?
-            }
-            false => output::print(&text::ledger(&look, &entries))?,
-        });
+        let json = || entries.iter().map(|entry| json::conflict(entry, look.now)).collect();
+        return show(args.json, json, || text::ledger(&look, &entries));
     }
     let overview = look.overview(&inspection).map_err(|error| look.failure(error))?;
-    Ok(match args.json {
-        true => output::print_json(&json::overview(&overview, look.now))?,
-        false => output::print(&text::overview(&look, &overview))?,
-    })
+    show(args.json, || json::overview(&overview, look.now), || text::overview(&look, &overview))
+}
+
+fn show(as_json: bool, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    if as_json {
+        output::print_json(&json())?;
+    } else {
+        output::print(&text())?;
+    }
+    Ok(())
 }
 
 /// Which file, and when.

@@ -54,7 +54,7 @@ pub(super) fn overview(look: &Look<'_>, overview: &Overview) -> String {
         "owner",
         format_args!("user {}, scope {}, device {}", device.user_id, device.scope, short(&device.device_id)),
     );
-    text += &lines("blocked", &overview.troubled, |troubled| blocked(troubled));
+    text += &lines("blocked", &overview.troubled, blocked);
     text += &lines("conflicts", &overview.undecided, |entry| {
         let id = short_argument(&entry.conflict.entity_id);
         format!("{}      {}", conflict_line(entry), look.next(&format!("--conflict {id}")))
