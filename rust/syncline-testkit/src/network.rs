@@ -149,7 +149,19 @@ impl Network {
     /// # Panics
     /// If nothing is held.
     pub fn release(&self) {
-        let held = self.state.lock().held.pop_front().expect("something is held");
+        self.let_go(VecDeque::pop_front);
+    }
+
+    /// Lets the one that was held last go on: it overtakes the others.
+    ///
+    /// # Panics
+    /// If nothing is held.
+    pub fn release_last(&self) {
+        self.let_go(VecDeque::pop_back);
+    }
+
+    fn let_go(&self, which: fn(&mut VecDeque<Held>) -> Option<Held>) {
+        let held = which(&mut self.state.lock().held).expect("something is held");
         let response = match held.decided {
             Some(response) => response,
             None => self.server.handle(&self.device, &held.request, &held.token.0),

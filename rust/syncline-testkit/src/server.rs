@@ -138,6 +138,18 @@ impl TestServer {
         }
     }
 
+    /// The endpoint's daily tidying up, at its own clock's time.
+    pub fn maintain(&self) {
+        self.with(|endpoint| endpoint.maintain(self.clock.now())).expect("the store works");
+    }
+
+    /// Lets a request arrive that no device sends any more, as a duplicate that strayed on the way. Gives the status and the body.
+    pub fn stray(&self, route: Route, body: &Value, token: &str) -> (u16, Value) {
+        let request = Request { route, body: body.to_string().into_bytes() };
+        let response = self.handle("stray", &request, token);
+        (response.status, serde_json::from_slice(&response.body).unwrap_or(Value::Null))
+    }
+
     /// Answers as the HTTP carrier would.
     pub(crate) fn handle(&self, device: &str, request: &Request, token: &str) -> Response {
         let mut inner = self.inner.lock();

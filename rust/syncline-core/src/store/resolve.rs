@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 use serde_json::value::RawValue;
-use syncline_protocol::{Conflict, OperationKind, Record, Timestamp, Winner, canonical_payload};
+use syncline_protocol::{Conflict, ConflictResult, OperationKind, Record, Timestamp, Winner, canonical_payload};
 
 use super::{Prepared, Store};
 use super::failure::unreadable;
@@ -46,19 +46,32 @@ impl Store {
 
     /// The operation that would restore what lost in a ledger entry: a new operation, on what the device sees now.
     fn reopening(&self, conflict_id: &str) -> Result<NewOperation> {
-        let conflict = self.ledger_entry(conflict_id)?;
+        let (conflict, resolution) = self.ledger_entry(conflict_id)?;
+        // Where no rule decided, the app did, for the whole entry.
+        let decided = match (conflict.result, resolution) {
+            (ConflictResult::Merged, _) => Winner::None,
+            (ConflictResult::Conflict, Some(ResolutionKind::TakeLocal)) => Winner::Ours,
+            (ConflictResult::Conflict, Some(ResolutionKind::TakeRemote | ResolutionKind::Discarded)) => Winner::Theirs,
+            (ConflictResult::Conflict, Some(ResolutionKind::Merged)) => {
+                return Err(SynclineError::not_possible("neither value lost to the other: the app gave one of its own"));
+            }
+            (ConflictResult::Conflict, None) => {
+                return Err(SynclineError::not_possible("the conflict is still to be resolved"));
+            }
+        };
+        let winner = |winner: Winner| if winner == Winner::None { decided } else { winner };
         let lost_delete = conflict.operation == OperationKind::Delete;
-        let ours_lost = conflict.fields.values().any(|field| field.winner == Winner::Theirs);
-        if lost_delete && (ours_lost || conflict.fields.is_empty()) {
+        let ours_lost = conflict.fields.values().any(|field| winner(field.winner) == Winner::Theirs);
+        if lost_delete && (ours_lost || (conflict.fields.is_empty() && decided != Winner::Ours)) {
             return Ok(NewOperation::delete(conflict.entity_type, conflict.entity_id));
         }
         let mut lost = Record::new();
         let mut members = Vec::new();
         for (name, field) in &conflict.fields {
-            let value = match field.winner {
+            let value = match winner(field.winner) {
                 Winner::Ours => &field.theirs,
                 Winner::Theirs => &field.ours,
-                Winner::None => return Err(SynclineError::not_possible("the conflict is still to be resolved")),
+                Winner::None => return Err(unreadable("a ledger row")),
             };
             lost.set(name, value.as_deref());
             let text = value.as_deref().map_or("null", RawValue::get);
@@ -100,14 +113,16 @@ impl Store {
             .ok_or_else(|| SynclineError::not_possible("there is no undecided conflict with this id"))
     }
 
-    fn ledger_entry(&self, conflict_id: &str) -> Result<Conflict> {
-        let text: Option<String> = self
+    fn ledger_entry(&self, conflict_id: &str) -> Result<(Conflict, Option<ResolutionKind>)> {
+        let found: Option<(String, Option<String>)> = self
             .conn
-            .prepare_cached("SELECT conflict FROM conflicts WHERE id = ?1")?
-            .query_row([conflict_id], |row| row.get(0))
+            .prepare_cached("SELECT conflict, resolution FROM conflicts WHERE id = ?1")?
+            .query_row([conflict_id], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        let text = text.ok_or_else(|| SynclineError::not_possible("there is no ledger entry with this id"))?;
-        serde_json::from_str(&text).map_err(|_| unreadable("a ledger row"))
+        let (text, resolution) =
+            found.ok_or_else(|| SynclineError::not_possible("there is no ledger entry with this id"))?;
+        let conflict = serde_json::from_str(&text).map_err(|_| unreadable("a ledger row"))?;
+        Ok((conflict, resolution.as_deref().and_then(ResolutionKind::parse)))
     }
 
     /// Sends a conflicted operation again as one that has seen theirs: with its own value, or with the one given.
