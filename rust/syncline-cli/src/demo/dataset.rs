@@ -36,9 +36,9 @@ impl Dataset {
         let mut unpacked = Vec::new();
         GzDecoder::new(REPORTS).read_to_end(&mut unpacked)?;
         let reports = rows(&unpacked)?;
-        let join = Join::new(&airports);
+        let mut join = Join::new(&airports);
         let pins = airports.iter().map(pin).collect();
-        let forms = reports.iter().enumerate().map(|(n, report)| form(n + 1, report, &join)).collect();
+        let forms = reports.iter().enumerate().map(|(n, report)| form(n + 1, report, &mut join)).collect();
         Ok(Self { pins, forms })
     }
 
@@ -90,7 +90,7 @@ fn pin(airport: &Row) -> Item {
     Item { entity_type: "pin", entity_id: pin_id(airport), payload, pin: None }
 }
 
-fn form(number: usize, report: &Row, join: &Join) -> Item {
+fn form(number: usize, report: &Row, join: &mut Join) -> Item {
     let pin = join.find(cell(report, "Airport Name"), cell(report, "Origin State"));
     let payload = json!({
         "pin_id": pin,
@@ -114,6 +114,8 @@ fn form(number: usize, report: &Row, join: &Join) -> Item {
 /// Finds a report's airport by its name.
 struct Join {
     by_state: BTreeMap<String, Vec<Airport>>,
+    /// By name and state: the reports are of a few dozen airports.
+    found: BTreeMap<(String, String), Option<String>>,
 }
 
 struct Airport {
@@ -131,12 +133,22 @@ impl Join {
             let airport = Airport { pin_id: pin_id(row), words: words(name), international };
             by_state.entry(cell(row, "state").to_owned()).or_default().push(airport);
         }
-        Self { by_state }
+        Self { by_state, found: BTreeMap::new() }
+    }
+
+    fn find(&mut self, name: &str, state: &str) -> Option<String> {
+        let asked = (name.to_owned(), state.to_owned());
+        if let Some(found) = self.found.get(&asked) {
+            return found.clone();
+        }
+        let found = self.search(name, state);
+        self.found.insert(asked, found.clone());
+        found
     }
 
     /// The pin of the airport of that state with the same words (the international one, if two have them); failing that, of
     /// the only one whose words contain the name's, or the other way round.
-    fn find(&self, name: &str, state: &str) -> Option<String> {
+    fn search(&self, name: &str, state: &str) -> Option<String> {
         let wanted = words(name);
         let airports = self.by_state.get(abbreviation(state)?)?;
         let same: Vec<&Airport> = airports.iter().filter(|airport| airport.words == wanted).collect();

@@ -78,6 +78,7 @@ impl Report {
             "story": self.story,
             "events": self.events,
             "ledger": ledger(&self.verdict),
+            "replicas": self.verdict.hashes.iter().cloned().collect::<BTreeMap<_, _>>(),
             "checks": self.verdict.checks.iter().map(check_json).collect::<Vec<_>>(),
         })
     }

@@ -259,8 +259,11 @@ fn conflicts(db: &Connection, sql: &str) -> Result<BTreeMap<String, Conflict>, r
     Ok(rows.into_iter().collect())
 }
 
+/// Opened so that nothing can be written, and closed as the last connection to leave: no WAL stays behind.
 fn open(file: &Path) -> Result<Connection, rusqlite::Error> {
-    Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.pragma_update(None, "query_only", true)?;
+    Ok(db)
 }
 
 fn all<T>(

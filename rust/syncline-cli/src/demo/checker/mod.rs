@@ -10,6 +10,8 @@ mod ledger;
 mod order;
 mod replica;
 pub(crate) mod sabotage;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -54,6 +56,8 @@ pub(crate) struct Verdict {
     pub(crate) checks: Vec<Check>,
     pub(crate) devices: Vec<DeviceFile>,
     pub(crate) server: ServerFile,
+    /// Who holds what: the server, then each device, with the hash of its records.
+    pub(crate) hashes: Vec<(String, String)>,
 }
 
 impl Verdict {
@@ -74,8 +78,12 @@ pub(crate) fn check(case: &Case) -> Result<Verdict, rusqlite::Error> {
         .map(|device| DeviceFile::read(&device.name, &device.file))
         .collect::<Result<Vec<_>, _>>()?;
     let acknowledged: Vec<&BTreeSet<String>> = case.devices.iter().map(|device| &device.acknowledged).collect();
+    Ok(judge(devices, server, &acknowledged))
+}
+
+fn judge(devices: Vec<DeviceFile>, server: ServerFile, acknowledged: &[&BTreeSet<String>]) -> Verdict {
     let checks = vec![
-        conservation::check(&devices, &acknowledged),
+        conservation::check(&devices, acknowledged),
         effect::exactly_once(&devices, &server),
         effect::no_stray_effect(&devices, &server),
         effect::values(&devices, &server),
@@ -84,5 +92,6 @@ pub(crate) fn check(case: &Case) -> Result<Verdict, rusqlite::Error> {
         ledger::check(&devices, &server),
         replica::check(&devices, &server),
     ];
-    Ok(Verdict { checks, devices, server })
+    let hashes = replica::hashes(&devices, &server);
+    Verdict { checks, devices, server, hashes }
 }

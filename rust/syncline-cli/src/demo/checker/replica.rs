@@ -9,27 +9,32 @@ use super::{Check, DeviceFile, ServerFile};
 
 /// Every replica equals the server.
 pub(super) fn check(devices: &[DeviceFile], server: &ServerFile) -> Check {
-    let expected = live(server);
-    let server_hash = hash(expected.iter().copied());
+    let hashes = hashes(devices, server);
+    let server_hash = &hashes[0].1;
     let mut breaches = Vec::new();
-    for device in devices {
-        let device_hash = hash(device.records.iter());
-        if device_hash != server_hash {
-            let example = first_difference(&device.records, &expected);
-            breaches.push(format!("{}: its replica differs from the server{example}", device.name));
+    for (device, (name, hash)) in devices.iter().zip(&hashes[1..]) {
+        if hash != server_hash {
+            let example = first_difference(&device.records, &live(server));
+            breaches.push(format!("{name}: its replica differs from the server{example} ({})", brief(hash)));
         }
     }
-    let same = devices.len() + 1 - breaches.len();
-    let short = format!("{}…{}", &server_hash[..4], &server_hash[62..]);
-    Check {
-        promise: "replicas equal the server",
-        figure: format!("{short} × {same} of {}", devices.len() + 1),
-        breaches,
-    }
+    let figure = format!("{} × {} of {}", brief(server_hash), hashes.len() - breaches.len(), hashes.len());
+    Check { promise: "replicas equal the server", figure, breaches }
 }
 
-/// The hash of a device's replica: over the canonical JSON of each live record, by type and id.
-pub(crate) fn hash<'a>(records: impl Iterator<Item = (&'a Entity, &'a Value)>) -> String {
+/// The hash of what each holds: the server first, then the devices.
+pub(super) fn hashes(devices: &[DeviceFile], server: &ServerFile) -> Vec<(String, String)> {
+    let of_server = ("server".to_owned(), hash(live(server).into_iter()));
+    let of_devices = devices.iter().map(|device| (device.name.clone(), hash(device.records.iter())));
+    [of_server].into_iter().chain(of_devices).collect()
+}
+
+fn brief(hash: &str) -> String {
+    format!("{}…{}", &hash[..4], &hash[62..])
+}
+
+/// Over the canonical JSON of each live record, by type and id.
+fn hash<'a>(records: impl Iterator<Item = (&'a Entity, &'a Value)>) -> String {
     let mut hasher = Sha256::new();
     for ((entity_type, entity_id), record) in records {
         let mut line = String::new();
@@ -45,7 +50,7 @@ pub(crate) fn hash<'a>(records: impl Iterator<Item = (&'a Entity, &'a Value)>) -
 }
 
 /// What lives on the server, by type and id.
-pub(crate) fn live(server: &ServerFile) -> Vec<(&Entity, &Value)> {
+fn live(server: &ServerFile) -> Vec<(&Entity, &Value)> {
     server.entities.iter().filter(|(_, entity)| !entity.deleted).map(|(name, entity)| (name, &entity.record)).collect()
 }
 
