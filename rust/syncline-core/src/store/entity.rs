@@ -45,7 +45,7 @@ pub(super) fn fold(value: Option<Record>, step: &Step<'_>) -> Option<Record> {
 }
 
 impl EntityRow {
-    /// Takes what the server says as the new base.
+    /// Makes this the base. [`Store::replace_base`] does so with what must be kept of the old one.
     pub(super) fn take_base(&mut self, record: Option<Record>, clock: Clock, version: u64) {
         self.base = record.map(Record::without_nulls);
         self.base_clock = clock;
@@ -124,6 +124,36 @@ impl Store {
             let mut row = self.entity(entity)?;
             self.refold(&mut row)?;
         }
+        Ok(())
+    }
+
+    /// Takes what the server says as the new base. Updates that meet a deletion keep the whole old value in `before`: resolved
+    /// in the app's favour, they bring it to life again (spec §4, rule 7).
+    pub(super) fn replace_base(
+        &mut self,
+        row: &mut EntityRow,
+        record: Option<Record>,
+        clock: Clock,
+        version: u64,
+    ) -> Result<()> {
+        if let (Some(base), None) = (&row.base, &record) {
+            let updates: Vec<(u64, String)> = self
+                .conn
+                .prepare_cached(
+                    "SELECT sequence, before FROM sync_queue
+                     WHERE entity = ?1 AND open = 1 AND operation = 'update' AND status <> 'completed'",
+                )?
+                .query_map([row.entity], |found| Ok((found.get(0)?, found.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            for (sequence, before) in updates {
+                let mut whole = base.clone();
+                whole.apply(&parse_record(&before)?);
+                self.conn
+                    .prepare_cached("UPDATE sync_queue SET before = ?2 WHERE sequence = ?1")?
+                    .execute(params![sequence, whole.to_string()])?;
+            }
+        }
+        row.take_base(record, clock, version);
         Ok(())
     }
 

@@ -136,7 +136,7 @@ impl Store {
         }
         let device = self.device()?;
         let mut row = self.entity(entity)?;
-        row.take_base(record, change.clock.clone(), change.version);
+        self.replace_base(&mut row, record, change.clock.clone(), change.version)?;
         self.close_reached(&row, &device)?;
         self.refold(&mut row)
     }

@@ -60,9 +60,13 @@ impl Store {
             }
         };
         let winner = |winner: Winner| if winner == Winner::None { decided } else { winner };
-        let lost_delete = conflict.operation == OperationKind::Delete;
-        let ours_lost = conflict.fields.values().any(|field| winner(field.winner) == Winner::Theirs);
-        if lost_delete && (ours_lost || (conflict.fields.is_empty() && decided != Winner::Ours)) {
+        let deletes = conflict.operation == OperationKind::Delete;
+        // A deletion wins or loses as a whole; where it met no field, only the rule tells.
+        let ours_stands = conflict.fields.values().any(|field| winner(field.winner) == Winner::Ours)
+            || decided == Winner::Ours
+            || (conflict.fields.is_empty() && conflict.rule == if deletes { "delete_wins" } else { "update_wins" });
+        let deletion_lost = if deletes { !ours_stands } else { conflict.their_deleted && ours_stands };
+        if deletion_lost {
             return Ok(NewOperation::delete(conflict.entity_type, conflict.entity_id));
         }
         let mut lost = Record::new();

@@ -133,10 +133,9 @@ impl Store {
             }
             let told = members.iter().rev().find_map(|i| results[*i]);
             if let Some(result) = told.filter(|result| entity.is_news(result.version)) {
-                if result.deleted {
-                    entity.take_base(None, result.clock.clone(), result.version);
-                } else if let Some(record) = &result.record {
-                    entity.take_base(Some(record.clone()), result.clock.clone(), result.version);
+                let record = result.record.clone().filter(|_| !result.deleted);
+                if result.deleted || record.is_some() {
+                    self.replace_base(&mut entity, record, result.clock.clone(), result.version)?;
                 }
             }
             self.add_applied_dots(&mut entity, &members, rows)?;

@@ -310,12 +310,10 @@ fn an_update_resolved_against_a_deletion_is_sent_as_a_create() {
     bench.pull(vec![change("e", 1, Some(r#"{"f":0,"keep":7}"#), clock(&[("B", 1)]))], "c1", false);
     let one = bench.update("e", r#"{"f":1}"#);
     let mut answer = conflicted(&one.id, "0", clock(&[("B", 4)]));
-    let ledger = answer.conflict.as_mut().unwrap();
-    ledger.their_deleted = true;
-    let kept = serde_json::value::RawValue::from_string("7".into()).unwrap();
-    ledger.fields.insert("keep".into(), FieldConflict { base: None, ours: None, theirs: Some(kept), winner: Winner::None });
+    answer.conflict.as_mut().unwrap().their_deleted = true;
     answer.version = 5;
     bench.deliver(&[1], 5, vec![answer]);
+    assert_eq!(bench.value("e"), "-", "their deletion is the base now");
     bench.store.resolve_conflict(&one.id, &Resolution::TakeLocal, bench.now).unwrap();
     let again = bench.claim(&[1]);
     assert_eq!(again.operations[0].operation, OperationKind::Create);
