@@ -190,6 +190,12 @@ fn inv07_a_deletion_that_meets_a_write_is_in_the_ledger() {
                 ledger_values(&a, "f").into_iter().map(|(ours, theirs, _)| [ours, theirs]).collect();
             assert_eq!(values.len(), 1, "{rule:?}, a deletes: {a_deletes}");
             assert!(values[0].contains(&json!("new")), "{values:?}");
+            // Brought back, what lost is what is there.
+            world.advance_secs(1);
+            let row = a.conflicts(false, 1).unwrap().remove(0);
+            a.reopen_conflict(&row.conflict.id).unwrap();
+            world.settle(&[&a, &b]);
+            assert_eq!(b.value("pin", "e"), (!lives).then(|| json!({"f":"new"})), "{rule:?}, a deletes: {a_deletes}");
         }
     }
 }
