@@ -11,7 +11,7 @@ help: ## List the targets
 
 .PHONY: demo
 demo: ## Three devices and an endpoint work through a bad day on real data; a checker gives the verdict
-	@cargo run --locked --release --quiet -p syncline-cli -- demo $(ARGS)
+	@cargo run --locked --quiet -p syncline-cli -- demo $(ARGS)
 
 .PHONY: test
 test: ## Every test and check, with a table at the end; SKIP="demo deny" leaves parts out
