@@ -219,15 +219,11 @@ impl Report {
 fn section(title: &str, lines: impl Iterator<Item = String>) -> String {
     let mut text = String::new();
     for (index, line) in lines.enumerate() {
-        let title = if index == 0 { title } else { "" };
-        text += &format!("  {:9} {line}\n", styled_title(title));
+        // Padded first, so that the invisible style does not count.
+        let title = if index == 0 { styled(STRONG, format_args!("{title:9}")) } else { " ".repeat(9) };
+        text += &format!("  {title} {line}\n");
     }
     text
-}
-
-/// Padded first, so that the invisible style does not count.
-fn styled_title(title: &str) -> String {
-    styled(STRONG, format_args!("{title:9}"))
 }
 
 fn check_json(check: &Check) -> Value {
@@ -336,4 +332,27 @@ fn events(verdict: &Verdict, story: &Story, network: &Counts) -> Vec<Event> {
         event("a poison form", failed("invalid_value", false)),
         event("a device killed in mid-drain", story.killed_in_flight),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(story: Story, network: Counts) -> Report {
+        let server = ServerFile { decided: vec![], by_key: [].into(), conflicts: [].into(), entities: [].into() };
+        let verdict = Verdict { checks: vec![], devices: vec![], server, hashes: vec![] };
+        Report::new(1, 1.0, verdict, story, network)
+    }
+
+    #[test]
+    fn an_event_that_never_happened_breaks_the_day() {
+        let network = Counts { dropped_after: 3, ..Counts::default() };
+        let report = report(Story { killed_in_flight: 7, ..Story::default() }, network);
+        assert!(report.verdict.holds() && !report.holds());
+        let text = report.text(None);
+        assert!(text.contains("never happened: a poison form"), "{text}");
+        assert!(!text.contains("never happened: a device killed"), "{text}");
+        assert!(!text.contains("never happened: an answer dropped"), "{text}");
+        assert!(text.contains("2 of 15 scripted events happened") && text.contains("Promises are broken."), "{text}");
+    }
 }
