@@ -129,7 +129,7 @@ fn inv04_a_poison_operation_delays_no_other_lane_and_no_pull() {
 #[test]
 fn inv11_the_queue_drains_once_faults_stop() {
     for number in 0..8 {
-        println!("seed {number}");
+        say(number);
         let mut random = StdRng::seed_from_u64(number);
         let mut world = World::new(number);
         let (a, b) = (world.device("a"), world.device("b"));

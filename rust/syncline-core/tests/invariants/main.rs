@@ -96,6 +96,12 @@ fn ledger_values(device: &TestDevice, field: &str) -> Vec<(Value, Value, String)
         .collect()
 }
 
+/// Names the seed at work, in case the test fails.
+#[expect(clippy::print_stdout, reason = "shown only when the test fails")]
+fn say(seed: u64) {
+    println!("seed {seed}");
+}
+
 /// A seed of its own for each thing that is drawn.
 fn seed(random: &mut StdRng) -> u64 {
     random.random()

@@ -15,7 +15,7 @@ use crate::*;
 #[test]
 fn inv01_conservation_holds_after_every_action() {
     for number in 0..6 {
-        println!("seed {number}");
+        say(number);
         let mut random = StdRng::seed_from_u64(number);
         let mut world = World::new(number);
         world.steps.shuffle(seed(&mut random));

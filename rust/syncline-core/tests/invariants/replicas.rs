@@ -13,7 +13,7 @@ use crate::*;
 #[test]
 fn inv05_replicas_converge() {
     for number in 0..6 {
-        println!("seed {number}");
+        say(number);
         let mut random = StdRng::seed_from_u64(1000 + number);
         let mut world = World::new(number);
         world.steps.shuffle(seed(&mut random));
