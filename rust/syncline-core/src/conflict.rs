@@ -36,7 +36,9 @@ impl ResolutionKind {
     }
 
     pub(crate) fn parse(word: &str) -> Option<Self> {
-        [Self::TakeLocal, Self::TakeRemote, Self::Merged, Self::Discarded].into_iter().find(|kind| kind.as_str() == word)
+        [Self::TakeLocal, Self::TakeRemote, Self::Merged, Self::Discarded]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
     }
 }
 

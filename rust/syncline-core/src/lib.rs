@@ -24,9 +24,7 @@ pub use conflict::{ConflictEntry, Resolution, ResolutionKind};
 pub use error::{Result, SynclineError};
 pub use event::{Changes, EntityChange, Notice, OperationEvent};
 pub use explain::{Explanation, Waiting};
-pub use manager::{
-    BackgroundRun, CommitOutcome, ListenerId, SignOut, SignOutMode, SyncManager, SyncTransaction,
-};
+pub use manager::{BackgroundRun, CommitOutcome, ListenerId, SignOut, SignOutMode, SyncManager, SyncTransaction};
 pub use metrics::{QueueMetrics, SyncState};
 pub use operation::{NewOperation, Operation, OperationStatus, Receipt};
 pub use query::{ChangePage, Comparison, Entity, EntityPage, Filter, ListQuery, OperationFilter, SyncStatus};

@@ -17,8 +17,9 @@ mod timestamp;
 pub use clock::{Clock, ClockOrder, Dot};
 pub use conflict::{Conflict, ConflictResult, ConflictRule, DeleteRule, FieldConflict, Winner};
 pub use limits::{
-    Limits, MAX_BATCH_TARGET_BYTES, MAX_COUNTER, MAX_DEPTH, MAX_ID_CHARS, MAX_INFLATED_BYTES, MAX_NAME_CHARS, MAX_OPERATIONS,
-    MAX_PAYLOAD_BYTES, MAX_RECORDS_BYTES, MAX_TRANSACTION_BYTES, MAX_TRANSACTION_OPERATIONS, check_entity_id, check_name,
+    Limits, MAX_BATCH_TARGET_BYTES, MAX_COUNTER, MAX_DEPTH, MAX_ID_CHARS, MAX_INFLATED_BYTES, MAX_NAME_CHARS,
+    MAX_OPERATIONS, MAX_PAYLOAD_BYTES, MAX_RECORDS_BYTES, MAX_TRANSACTION_BYTES, MAX_TRANSACTION_OPERATIONS,
+    check_entity_id, check_name,
 };
 pub use operation::OperationKind;
 pub use payload::{InvalidPayload, Payload, canonical_payload, check_payload, payload_hash};

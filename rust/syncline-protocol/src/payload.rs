@@ -2,12 +2,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::limits::{MAX_DEPTH, MAX_PAYLOAD_BYTES};
 use crate::OperationKind;
+use crate::limits::{MAX_DEPTH, MAX_PAYLOAD_BYTES};
 
 /// A payload as the queue keeps and sends it: canonical JSON text (RFC 8785) of an object within the limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Node<'_> {
         read: impl FnOnce(Node<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         self.path.steps.push(step);
-        if self.path.steps.len() >= MAX_DEPTH + 1 {
+        if self.path.steps.len() > MAX_DEPTH {
             return Err(E::custom(format!("is nested deeper than {MAX_DEPTH} levels")));
         }
         let value = read(Node { path: self.path })?;

@@ -116,10 +116,14 @@ impl ProblemCode {
             Self::TooDeep => ("too_deep", 400, "The body is nested too deep", Permanent),
             Self::BodyTooLarge => ("body_too_large", 413, "The body is too large", TooLarge),
             Self::TooManyOperations => ("too_many_operations", 413, "The push has too many operations", TooLarge),
-            Self::UnsupportedMedia => ("unsupported_media", 415, "The body's type or encoding is not supported", Permanent),
+            Self::UnsupportedMedia => {
+                ("unsupported_media", 415, "The body's type or encoding is not supported", Permanent)
+            }
             Self::UnknownPath => ("unknown_path", 404, "There is no such path", Permanent),
             Self::MethodNotAllowed => ("method_not_allowed", 405, "The path takes another method", Permanent),
-            Self::UnsupportedProtocol => ("unsupported_protocol", 400, "The protocol version is not supported", Procedure),
+            Self::UnsupportedProtocol => {
+                ("unsupported_protocol", 400, "The protocol version is not supported", Procedure)
+            }
             Self::Unauthorized => ("unauthorized", 401, "The token is missing or not valid", Auth),
             Self::Forbidden => ("forbidden", 403, "The token does not allow this", Auth),
             Self::WrongUser => ("wrong_user", 403, "The file belongs to another user than the token", Auth),

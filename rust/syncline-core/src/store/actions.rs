@@ -27,7 +27,11 @@ impl Store {
     /// first; until that answer it stays `pending` or `in_progress` with `void` set.
     pub(crate) fn cancel(&mut self, id: &str, now: Timestamp) -> Result<()> {
         self.write(|store| {
-            let group = store.group_in(id, &[Pending, InProgress], "only an operation that waits or is under way can be cancelled")?;
+            let group = store.group_in(
+                id,
+                &[Pending, InProgress],
+                "only an operation that waits or is under way can be cancelled",
+            )?;
             store.withdraw(&group, "user", now)
         })
     }
@@ -35,7 +39,8 @@ impl Store {
     /// Gives up an operation that failed or is in conflict.
     pub(crate) fn discard(&mut self, id: &str, now: Timestamp) -> Result<()> {
         self.write(|store| {
-            let group = store.group_in(id, &[Failed, Conflicted], "only a failed or conflicted operation can be discarded")?;
+            let group =
+                store.group_in(id, &[Failed, Conflicted], "only a failed or conflicted operation can be discarded")?;
             for row in &group {
                 store.settle_ledger(&row.id, ResolutionKind::Discarded, now)?;
                 if row.status == Conflicted {
@@ -50,7 +55,8 @@ impl Store {
     /// old key's verdict is final.
     pub(crate) fn retry(&mut self, id: &str, now: Timestamp) -> Result<()> {
         self.write(|store| {
-            let group = store.group_in(id, &[Failed], "only a failed operation can be retried; a conflict is resolved")?;
+            let group =
+                store.group_in(id, &[Failed], "only a failed operation can be retried; a conflict is resolved")?;
             for row in &group {
                 store.drop_cancelled_dependencies(row)?;
                 if row.reason.as_deref() == Some("conflict") {
@@ -136,7 +142,9 @@ impl Store {
     /// What a cancelled operation means for others: its dependents fail (with their transactions), its lane goes on.
     pub(super) fn after_cancel(&mut self, row: &QueueRow, now: Timestamp) -> Result<()> {
         self.conn
-            .prepare_cached("UPDATE sync_queue SET park = 0 WHERE entity = ?1 AND open = 1 AND sequence > ?2 AND park > 0")?
+            .prepare_cached(
+                "UPDATE sync_queue SET park = 0 WHERE entity = ?1 AND open = 1 AND sequence > ?2 AND park > 0",
+            )?
             .execute(params![row.entity, row.sequence])?;
         let dependents: Vec<u64> = self
             .conn

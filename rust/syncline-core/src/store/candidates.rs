@@ -57,11 +57,8 @@ impl Store {
     /// Up to about `limit` operations to plan. `fresh_after` is the pointer from the last call, 0 at first.
     pub(crate) fn candidates(&mut self, fresh_after: u64, limit: usize, now: Timestamp) -> Result<Candidates> {
         self.wake_due(now)?;
-        let mut rows = QueueRow::select(
-            &self.conn,
-            "park = 0 AND next_attempt_at IS NULL ORDER BY sequence LIMIT ?1",
-            [limit],
-        )?;
+        let mut rows =
+            QueueRow::select(&self.conn, "park = 0 AND next_attempt_at IS NULL ORDER BY sequence LIMIT ?1", [limit])?;
         let mut more = rows.len() == limit;
         let mut fresh_through = fresh_after;
         if !more {

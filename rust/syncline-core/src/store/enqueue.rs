@@ -144,7 +144,9 @@ impl Store {
         }
         // What an operation adds around its payload on the wire; generous, so that the text never passes the limit.
         let wire = |member: &GroupMember| {
-            1024 + member.before.len() + clock_text(&member.base_clock).len() + member.operation.payload.as_ref().map_or(0, String::len)
+            1024 + member.before.len()
+                + clock_text(&member.base_clock).len()
+                + member.operation.payload.as_ref().map_or(0, String::len)
         };
         if members.iter().map(wire).sum::<usize>() > MAX_TRANSACTION_BYTES {
             return Err(SynclineError::invalid("transaction", format!("is larger than {MAX_TRANSACTION_BYTES} bytes")));
@@ -155,7 +157,10 @@ impl Store {
                 .map(|member| {
                     let receipt = store.enqueue_one(&member.operation, Some((transaction_id, member)), now)?;
                     if receipt.duplicate {
-                        return Err(SynclineError::invalid("idempotency_key", "is already queued outside this transaction"));
+                        return Err(SynclineError::invalid(
+                            "idempotency_key",
+                            "is already queued outside this transaction",
+                        ));
                     }
                     Ok(receipt)
                 })
@@ -190,9 +195,7 @@ impl Store {
             _ => None,
         };
         let entity = match entity {
-            Some(entity) => {
-                self.fold_new(entity, operation, folded.is_some())?
-            }
+            Some(entity) => self.fold_new(entity, operation, folded.is_some())?,
             None => self.insert_entity(operation)?,
         };
         let derived;
@@ -229,7 +232,9 @@ impl Store {
         ])?;
         for (earlier, id) in dependencies {
             self.conn
-                .prepare_cached("INSERT OR IGNORE INTO dependencies (sequence, depends_on, depends_on_id) VALUES (?1, ?2, ?3)")?
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO dependencies (sequence, depends_on, depends_on_id) VALUES (?1, ?2, ?3)",
+                )?
                 .execute(params![sequence, earlier, id])?;
         }
         // Only now: what failed above must leave the tail to be read anew, which `write` sees to.

@@ -80,7 +80,8 @@ impl Store {
         let mut value = row.base.clone();
         while let Some(operation) = operations.next()? {
             let kind: String = operation.get(0)?;
-            let payload = operation.get_ref(1)?.as_str_or_null().map_err(rusqlite::Error::from)?.map(parse_record).transpose()?;
+            let payload =
+                operation.get_ref(1)?.as_str_or_null().map_err(rusqlite::Error::from)?.map(parse_record).transpose()?;
             let kind = OperationKind::parse(&kind).ok_or(rusqlite::Error::InvalidQuery)?;
             value = fold(value, &Step { kind, payload: payload.as_ref() });
         }
@@ -167,9 +168,11 @@ impl Store {
     }
 }
 
-const SELECT_BY_ROW: &str = "SELECT entity, entity_type, entity_id, base, base_clock, base_version, base_confirmed, current,
+const SELECT_BY_ROW: &str =
+    "SELECT entity, entity_type, entity_id, base, base_clock, base_version, base_confirmed, current,
         applied_clock, pruned_clock FROM entities WHERE entity = ?1";
-const SELECT_BY_ID: &str = "SELECT entity, entity_type, entity_id, base, base_clock, base_version, base_confirmed, current,
+const SELECT_BY_ID: &str =
+    "SELECT entity, entity_type, entity_id, base, base_clock, base_version, base_confirmed, current,
         applied_clock, pruned_clock FROM entities WHERE entity_type = ?1 AND entity_id = ?2";
 
 struct RawEntity {

@@ -18,7 +18,9 @@ impl From<Error> for SynclineError {
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
                 Self::Storage { detail: "another connection holds the file for too long".into() }
             }
-            ErrorCode::SystemIoFailure => Self::Storage { detail: format!("input/output error {}", cause.extended_code) },
+            ErrorCode::SystemIoFailure => {
+                Self::Storage { detail: format!("input/output error {}", cause.extended_code) }
+            }
             _ => Self::Storage { detail: format!("SQLite error {}", cause.extended_code) },
         }
     }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use syncline_protocol::Timestamp;
 
 use super::open::{APPLICATION_ID, SCHEMA_VERSION, check_header, check_version, read_device};
-use super::read::{Reader, read_operation, OPERATION_COLUMNS};
+use super::read::{OPERATION_COLUMNS, Reader, read_operation};
 use crate::conflict::ConflictEntry;
 use crate::error::{Result, SynclineError};
 use crate::explain::Explanation;

@@ -65,8 +65,13 @@ mod tests {
     fn what_is_a_path() {
         let expression = |text| JsonPath::parse(text).map(|path| path.expression());
         assert_eq!(expression("$.title").as_deref(), Some("json_extract(current, '$.\"title\"')"));
-        assert_eq!(expression("$.a-b.größe[3].c").as_deref(), Some("json_extract(current, '$.\"a-b\".\"größe\"[3].\"c\"')"));
-        for bad in ["", "$", "title", "$.", "$..a", "$[x]", "$[-1]", "$.a'b", "$.a\"b", "$.a b", "$[1", "$.a;", "$[#-1]"] {
+        assert_eq!(
+            expression("$.a-b.größe[3].c").as_deref(),
+            Some("json_extract(current, '$.\"a-b\".\"größe\"[3].\"c\"')")
+        );
+        for bad in
+            ["", "$", "title", "$.", "$..a", "$[x]", "$[-1]", "$.a'b", "$.a\"b", "$.a b", "$[1", "$.a;", "$[#-1]"]
+        {
             assert_eq!(JsonPath::parse(bad), None, "{bad}");
         }
     }

@@ -50,12 +50,12 @@ use rusqlite::Connection;
 use syncline_protocol::Timestamp;
 
 pub(crate) use actions::Unsent;
-pub(crate) use candidates::{Blocker, Candidate, Candidates, Park};
+pub(crate) use candidates::{Blocker, Candidate, Park};
 pub(crate) use claim::{ClaimedBatch, SentOperation};
 pub(crate) use enqueue::{GroupMember, Prepared};
 pub(crate) use facts::{BlockerFacts, ExplainFacts};
-pub(crate) use open::Checkpointer;
 pub use inspect::{InspectedDevice, Inspection, Troubled};
+pub(crate) use open::Checkpointer;
 pub(crate) use page::{PageApplied, PullPage};
 pub(crate) use read::Reader;
 pub(crate) use settle::{GiveBack, How, PushAnswer, Settled, SettledCounts};
@@ -136,7 +136,8 @@ impl Store {
         } else {
             ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
         };
-        let before = (self.uncommitted.operations.len(), self.uncommitted.entities.len(), self.uncommitted.notices.len());
+        let before =
+            (self.uncommitted.operations.len(), self.uncommitted.entities.len(), self.uncommitted.notices.len());
         self.run(begin)?;
         let done = catch_unwind(AssertUnwindSafe(|| {
             let value = job(self)?;

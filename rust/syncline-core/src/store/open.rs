@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rusqlite::fallible_iterator::FallibleIterator;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use syncline_protocol::Timestamp;
 
 use super::{Changes, Device, Store, StoreOptions, Tail, Tally};
@@ -30,7 +30,8 @@ pub(super) struct Migration {
 /// The newest version that is known.
 pub(super) const SCHEMA_VERSION: u32 = 1;
 
-const MIGRATIONS: &[Migration] = &[Migration { version: SCHEMA_VERSION, sql: include_str!("../../migrations/0001_init.sql") }];
+const MIGRATIONS: &[Migration] =
+    &[Migration { version: SCHEMA_VERSION, sql: include_str!("../../migrations/0001_init.sql") }];
 
 impl Store {
     /// Opens the file, making or migrating it if need be. `new_device_id` is used only if it is made.
@@ -116,8 +117,7 @@ impl Store {
             self.conn.prepare_cached("SELECT max(change) FROM entities")?.query_row([], |row| row.get(0))?;
         let seen: i64 =
             self.conn.prepare_cached("SELECT latest_seen_ms FROM device")?.query_row([], |row| row.get(0))?;
-        self.device_id =
-            self.conn.prepare_cached("SELECT device_id FROM device")?.query_row([], |row| row.get(0))?;
+        self.device_id = self.conn.prepare_cached("SELECT device_id FROM device")?.query_row([], |row| row.get(0))?;
         let tail = Tail {
             next_sequence: last + 1,
             bytes_through,
@@ -327,7 +327,8 @@ fn claim_file(conn: &Connection, options: &StoreOptions, new_device_id: &str) ->
     }
 }
 
-pub(super) const UNCONFIRM_ALL: &str = "UPDATE entities SET base_confirmed = 0 WHERE base_confirmed = 1 AND base_version > 0";
+pub(super) const UNCONFIRM_ALL: &str =
+    "UPDATE entities SET base_confirmed = 0 WHERE base_confirmed = 1 AND base_version > 0";
 
 /// One index per declared JSON path; those no longer declared are dropped.
 fn declare_paths(conn: &Connection, options: &StoreOptions) -> Result<()> {
@@ -383,11 +384,6 @@ fn set_aside(path: &Path, now: Timestamp) -> Option<PathBuf> {
         let _ = std::fs::rename(with_suffix(path, suffix), with_suffix(&target, suffix));
     }
     Some(target)
-}
-
-/// Whether SQLite says that the file is damaged.
-pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// Moves what the WAL holds into the file, off the writer's path.

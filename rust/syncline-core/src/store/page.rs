@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use rusqlite::{OptionalExtension, params};
 use syncline_protocol::{Change, MAX_COUNTER, PullResponse, Timestamp, check_entity_id, check_name};
 
+use super::Store;
 use super::open::UNCONFIRM_ALL;
 use super::row::clock_text;
-use super::Store;
 use crate::error::Result;
 
 /// An answer to a pull, and what it answers.
@@ -70,8 +70,7 @@ impl Store {
 
     /// Drops the bases that the server no longer knows. Operations stay.
     fn end_reset(&mut self) -> Result<()> {
-        let ended =
-            self.conn.prepare_cached("UPDATE device SET reset = 0 WHERE reset = 1")?.execute([])?;
+        let ended = self.conn.prepare_cached("UPDATE device SET reset = 0 WHERE reset = 1")?.execute([])?;
         if ended == 0 {
             return Ok(());
         }
@@ -182,7 +181,11 @@ impl Store {
 
 /// A page that no endpoint of this protocol sends is refused whole, before anything is written.
 fn check_page(response: &PullResponse) -> std::result::Result<(), &'static str> {
-    if response.cursor.is_empty() || response.cursor.len() > 8192 || response.epoch.is_empty() || response.epoch.len() > 512 {
+    if response.cursor.is_empty()
+        || response.cursor.len() > 8192
+        || response.epoch.is_empty()
+        || response.epoch.len() > 512
+    {
         return Err("its cursor or epoch is missing or too long");
     }
     let mut entities = BTreeSet::new();

@@ -23,8 +23,7 @@ pub(crate) struct Reader {
     conn: Connection,
 }
 
-const ENTITY_COLUMNS: &str =
-    "entity, entity_type, entity_id, current, open_operations, last_synced_at, last_failed_sync_at, failure_reason, change";
+const ENTITY_COLUMNS: &str = "entity, entity_type, entity_id, current, open_operations, last_synced_at, last_failed_sync_at, failure_reason, change";
 
 pub(super) const OPERATION_COLUMNS: &str = "q.sequence, q.id, q.idempotency_key, q.key_try, q.operation, e.entity_type, e.entity_id,
     q.payload, q.timestamp, q.enqueued_at, q.transaction_id, q.status, q.void, q.attempts, q.max_attempts, q.next_attempt_at,
@@ -112,7 +111,8 @@ impl Reader {
         }
         sql.push_str(&format!(" ORDER BY q.sequence LIMIT {limit}"));
         let mut statement = self.conn.prepare_cached(&sql)?;
-        let operations = statement.query_map(params_from_iter(params), read_operation)?.collect::<rusqlite::Result<_>>()?;
+        let operations =
+            statement.query_map(params_from_iter(params), read_operation)?.collect::<rusqlite::Result<_>>()?;
         Ok(operations)
     }
 

@@ -42,7 +42,10 @@ impl Store {
     pub(crate) fn fork(&mut self, device_id: &str, now: Timestamp) -> Result<()> {
         self.write(|store| {
             store.return_leases(now)?;
-            store.conn.prepare_cached("UPDATE device SET device_id = ?1, mark = 0, forked = 0")?.execute([device_id])?;
+            store
+                .conn
+                .prepare_cached("UPDATE device SET device_id = ?1, mark = 0, forked = 0")?
+                .execute([device_id])?;
             store.device_id = device_id.to_owned();
             store.uncommitted.notices.push(Notice::Forked { device_id: device_id.to_owned() });
             Ok(())
@@ -57,7 +60,9 @@ impl Store {
         self.write(|store| {
             store
                 .conn
-                .prepare_cached("UPDATE device SET epoch = ?1, mark = ?2, retry_after_until = NULL, retry_after_ms = NULL")?
+                .prepare_cached(
+                    "UPDATE device SET epoch = ?1, mark = ?2, retry_after_until = NULL, retry_after_ms = NULL",
+                )?
                 .execute(params![epoch, mark])?;
             let kept = QueueRow::select(&store.conn, "status = 'completed' ORDER BY sequence", [])?;
             for row in &kept {
@@ -89,14 +94,6 @@ impl Store {
                 .conn
                 .prepare_cached("UPDATE device SET retry_after_until = ?1, retry_after_ms = ?2")?
                 .execute(params![wait.map(|(until, _)| until.millis()), wait.map(|(_, ms)| ms)])?;
-            Ok(())
-        })
-    }
-
-    /// The endpoint answered.
-    pub(crate) fn touch_synced(&mut self, now: Timestamp) -> Result<()> {
-        self.write(|store| {
-            store.note_synced(now);
             Ok(())
         })
     }

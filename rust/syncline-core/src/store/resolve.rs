@@ -4,10 +4,10 @@ use rusqlite::{OptionalExtension, params};
 use serde_json::value::RawValue;
 use syncline_protocol::{Conflict, ConflictResult, OperationKind, Record, Timestamp, Winner, canonical_payload};
 
-use super::{Prepared, Store};
 use super::failure::unreadable;
 use super::row::{QueueRow, parse_record};
 use super::transition::Why;
+use super::{Prepared, Store};
 use crate::conflict::{Resolution, ResolutionKind};
 use crate::error::{Result, SynclineError};
 use crate::operation::{NewOperation, OperationStatus, Receipt};
@@ -53,7 +53,9 @@ impl Store {
             (ConflictResult::Conflict, Some(ResolutionKind::TakeLocal)) => Winner::Ours,
             (ConflictResult::Conflict, Some(ResolutionKind::TakeRemote | ResolutionKind::Discarded)) => Winner::Theirs,
             (ConflictResult::Conflict, Some(ResolutionKind::Merged)) => {
-                return Err(SynclineError::not_possible("neither value lost to the other: the app gave one of its own"));
+                return Err(SynclineError::not_possible(
+                    "neither value lost to the other: the app gave one of its own",
+                ));
             }
             (ConflictResult::Conflict, None) => {
                 return Err(SynclineError::not_possible("the conflict is still to be resolved"));

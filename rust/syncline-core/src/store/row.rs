@@ -33,7 +33,8 @@ pub(super) struct QueueRow {
     pub enqueued_at: i64,
 }
 
-const COLUMNS: &str = "sequence, id, entity, operation, status, open, claimed, decided, void, term, attempts, max_attempts,
+const COLUMNS: &str =
+    "sequence, id, entity, operation, status, open, claimed, decided, void, term, attempts, max_attempts,
     waits, transaction_id, survivor, reason, key_try, coalesce(length(CAST(payload AS BLOB)), 0), enqueued_at";
 
 impl QueueRow {
@@ -95,7 +96,8 @@ impl QueueRow {
     }
 }
 
-static BY_SEQUENCE: LazyLock<String> = LazyLock::new(|| format!("SELECT {COLUMNS} FROM sync_queue WHERE sequence = ?1"));
+static BY_SEQUENCE: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {COLUMNS} FROM sync_queue WHERE sequence = ?1"));
 static BY_ID: LazyLock<String> = LazyLock::new(|| format!("SELECT {COLUMNS} FROM sync_queue WHERE id = ?1"));
 
 pub(super) fn parse_clock(text: &str) -> Result<Clock> {

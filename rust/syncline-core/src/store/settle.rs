@@ -88,7 +88,9 @@ impl Store {
         let mut rows = Vec::with_capacity(answer.sent.len());
         for sent in answer.sent {
             match QueueRow::find(&self.conn, sent.sequence)? {
-                Some(row) if row.status == OperationStatus::InProgress && row.term == Some(answer.term) => rows.push(row),
+                Some(row) if row.status == OperationStatus::InProgress && row.term == Some(answer.term) => {
+                    rows.push(row)
+                }
                 _ => return Ok(Settled::Mismatch("it answers an older lease")),
             }
         }
@@ -352,7 +354,13 @@ impl Store {
     }
 
     /// The server left these out because they applied exactly as the device can compute (spec §3).
-    fn fold_left_out(&mut self, entity: &mut EntityRow, rows: &[&QueueRow], version: u64, device: &Device) -> Result<()> {
+    fn fold_left_out(
+        &mut self,
+        entity: &mut EntityRow,
+        rows: &[&QueueRow],
+        version: u64,
+        device: &Device,
+    ) -> Result<()> {
         if device.reset || entity.base_version >= version {
             return Ok(());
         }
@@ -375,7 +383,9 @@ impl Store {
         for index in members {
             let dot: (Option<String>, Option<u64>) = self
                 .conn
-                .prepare_cached("SELECT dot_device, dot_sequence FROM sync_queue WHERE sequence = ?1 AND status = 'completed'")?
+                .prepare_cached(
+                    "SELECT dot_device, dot_sequence FROM sync_queue WHERE sequence = ?1 AND status = 'completed'",
+                )?
                 .query_map([rows[*index].sequence], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .next()
                 .transpose()?

@@ -19,7 +19,8 @@ const BATCH: usize = 500;
 
 pub(crate) fn run(scale: Scale) -> Vec<Figure> {
     let dir = tempfile::tempdir().expect("a folder");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let address = runtime.block_on(endpoint(dir.path()));
     let (mut ours, mut theirs) = (Duration::ZERO, Duration::ZERO);
     for round in 0..3 {
@@ -32,7 +33,12 @@ pub(crate) fn run(scale: Scale) -> Vec<Figure> {
         value: theirs.as_secs_f64() / ours.as_secs_f64(),
         unit: "×",
         goal: Goal::AtLeast(0.5),
-        detail: format!("{:.0} ms / {:.0} ms for {}", ours.as_secs_f64() * 1e3 / 3.0, theirs.as_secs_f64() * 1e3 / 3.0, scale.drained),
+        detail: format!(
+            "{:.0} ms / {:.0} ms for {}",
+            ours.as_secs_f64() * 1e3 / 3.0,
+            theirs.as_secs_f64() * 1e3 / 3.0,
+            scale.drained
+        ),
     }]
 }
 
@@ -59,7 +65,13 @@ async fn endpoint(dir: &Path) -> SocketAddr {
     address
 }
 
-fn syncline(dir: &Path, address: SocketAddr, count: usize, round: usize, runtime: &tokio::runtime::Runtime) -> Duration {
+fn syncline(
+    dir: &Path,
+    address: SocketAddr,
+    count: usize,
+    round: usize,
+    runtime: &tokio::runtime::Runtime,
+) -> Duration {
     let scope = format!("ours-{round}");
     let mut config = Config::new(dir.join(format!("device-{round}.db")), format!("http://{address}"), "bench", &scope);
     config.durability = Durability::Normal;

@@ -89,7 +89,11 @@ fn main() -> ExitCode {
         }
         figures.extend(run(scale));
     }
-    if has("--json") { print_json(&figures) } else { print_table(&figures) }
+    if has("--json") {
+        print_json(&figures)
+    } else {
+        print_table(&figures)
+    }
     ExitCode::SUCCESS
 }
 

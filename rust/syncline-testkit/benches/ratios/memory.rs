@@ -82,6 +82,7 @@ pub(crate) fn child(path: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(manager.process_queue()).expect("tries");
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|line| line.split_whitespace().next());
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|line| line.split_whitespace().next());
     println!("{}", kib.and_then(|kib| kib.parse::<f64>().ok()).expect("a number") / 1024.0);
 }

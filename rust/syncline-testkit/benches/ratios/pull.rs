@@ -43,8 +43,7 @@ pub(crate) fn run(scale: Scale) -> Vec<Figure> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let mut ours = Duration::ZERO;
     for until in [last / 2, last] {
-        let manager =
-            open(config(&path, Durability::Normal), Arc::new(Pages { pages: pages.clone(), until }));
+        let manager = open(config(&path, Durability::Normal), Arc::new(Pages { pages: pages.clone(), until }));
         ours += timed(|| runtime.block_on(manager.process_queue()).expect("pulls")).0;
         // Dropped without a word, in the middle of the pull the first time.
         drop(manager);
@@ -60,7 +59,12 @@ pub(crate) fn run(scale: Scale) -> Vec<Figure> {
         value: theirs.as_secs_f64() / ours.as_secs_f64(),
         unit: "×",
         goal: Goal::AtLeast(0.5),
-        detail: format!("{:.0} ms / {:.0} ms for {}", ours.as_secs_f64() * 1e3, theirs.as_secs_f64() * 1e3, scale.pulled),
+        detail: format!(
+            "{:.0} ms / {:.0} ms for {}",
+            ours.as_secs_f64() * 1e3,
+            theirs.as_secs_f64() * 1e3,
+            scale.pulled
+        ),
     }]
 }
 

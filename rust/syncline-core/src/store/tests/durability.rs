@@ -136,7 +136,10 @@ fn bad_settings_are_named() {
         (|o| o.scope = "a\nb".into(), "scope"),
         (|o| o.pull_types = Some(vec!["Pin".into()]), "pull_types"),
         (|o| o.entity_types = settings(|pin| pin.max_attempts = 0), "entity_types.pin.max_attempts"),
-        (|o| o.entity_types = settings(|pin| pin.indexed_paths = vec!["title".into()]), "entity_types.pin.indexed_paths"),
+        (
+            |o| o.entity_types = settings(|pin| pin.indexed_paths = vec!["title".into()]),
+            "entity_types.pin.indexed_paths",
+        ),
     ];
     for (change, expected) in cases {
         let mut options = options(&dir);

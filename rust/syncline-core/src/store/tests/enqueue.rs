@@ -87,8 +87,11 @@ fn ce24_a_derived_key_covers_the_sequence() {
         bench.create("e", "{}");
         bench.delete("e");
     }
-    let keys: u64 =
-        bench.store.conn.query_row("SELECT count(DISTINCT idempotency_key) FROM sync_queue", [], |row| row.get(0)).unwrap();
+    let keys: u64 = bench
+        .store
+        .conn
+        .query_row("SELECT count(DISTINCT idempotency_key) FROM sync_queue", [], |row| row.get(0))
+        .unwrap();
     assert_eq!(keys, 4);
     bench.assert_consistent();
 }
@@ -122,7 +125,8 @@ fn folding_follows_the_table() {
     let update: Write = |bench| bench.update("e", r#"{"b":2,"c":null}"#);
     let delete: Write = |bench| bench.delete("e");
     let shape = |bench: &Bench| {
-        let sql = "SELECT group_concat(operation || coalesce(payload, ''), ' ') FROM sync_queue WHERE status = 'pending'";
+        let sql =
+            "SELECT group_concat(operation || coalesce(payload, ''), ' ') FROM sync_queue WHERE status = 'pending'";
         bench.store.conn.query_row(sql, [], |row| row.get::<_, Option<String>>(0)).unwrap().unwrap_or_default()
     };
     for (first, second, left) in [
@@ -215,7 +219,8 @@ fn a_fold_that_would_be_too_large_is_left_alone() {
 #[test]
 fn a_transaction_is_whole_and_within_its_limits() {
     let mut bench = Bench::new();
-    let receipts = bench.group("t1", vec![NewOperation::create("pin", "a", "{}"), NewOperation::create("pin", "b", "{}")]);
+    let receipts =
+        bench.group("t1", vec![NewOperation::create("pin", "a", "{}"), NewOperation::create("pin", "b", "{}")]);
     assert_eq!(receipts.iter().map(|receipt| receipt.sequence).collect::<Vec<_>>(), [1, 2]);
     assert!(matches!(bench.store.commit_group("t2", &[], bench.now), Err(SynclineError::InvalidOperation { .. })));
     let many: Vec<_> = (0..101)

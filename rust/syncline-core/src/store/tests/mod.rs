@@ -11,7 +11,9 @@ mod verdicts;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use syncline_protocol::{Clock, FirstStatus, Limits, OperationResult, PushResponse, Record, ResultError, Status, Timestamp};
+use syncline_protocol::{
+    Clock, FirstStatus, Limits, OperationResult, PushResponse, Record, ResultError, Status, Timestamp,
+};
 use tempfile::TempDir;
 
 use super::*;
@@ -21,15 +23,14 @@ use crate::operation::{NewOperation, OperationStatus, Receipt};
 
 /// A device's store with time and ids of its own.
 pub(super) struct Bench {
-    pub dir: TempDir,
-    pub store: Store,
-    pub now: Timestamp,
-    pub term: u64,
+    pub(super) dir: TempDir,
+    pub(super) store: Store,
+    pub(super) now: Timestamp,
+    pub(super) term: u64,
     ids: Cell<u64>,
     /// What the events said, to be held against the rows.
-    pub told: BTreeMap<u64, OperationStatus>,
+    pub(super) told: BTreeMap<u64, OperationStatus>,
 }
-
 
 /// Always draws the middle.
 #[derive(Default)]
@@ -55,11 +56,11 @@ pub(super) fn options(dir: &TempDir) -> StoreOptions {
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut StoreOptions)) -> Self {
+    pub(super) fn with(change: impl FnOnce(&mut StoreOptions)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut options = options(&dir);
         change(&mut options);
@@ -69,34 +70,34 @@ impl Bench {
         Self { dir, store, now, term, ids: Cell::new(0), told: BTreeMap::new() }
     }
 
-    pub fn prepare(&self, operation: NewOperation) -> Prepared {
+    pub(super) fn prepare(&self, operation: NewOperation) -> Prepared {
         self.try_prepare(operation).expect("a valid operation")
     }
 
-    pub fn try_prepare(&self, operation: NewOperation) -> Result<Prepared> {
+    pub(super) fn try_prepare(&self, operation: NewOperation) -> Result<Prepared> {
         self.ids.set(self.ids.get() + 1);
         let settings = self.store.options.entity_type(&operation.entity_type);
         Prepared::new(operation, format!("op-{:04}", self.ids.get()), &settings)
     }
 
-    pub fn enqueue(&mut self, operation: NewOperation) -> Receipt {
+    pub(super) fn enqueue(&mut self, operation: NewOperation) -> Receipt {
         let prepared = self.prepare(operation);
         self.store.enqueue(&prepared, self.now).expect("enqueues")
     }
 
-    pub fn create(&mut self, id: &str, payload: &str) -> Receipt {
+    pub(super) fn create(&mut self, id: &str, payload: &str) -> Receipt {
         self.enqueue(NewOperation::create("pin", id, payload))
     }
 
-    pub fn update(&mut self, id: &str, payload: &str) -> Receipt {
+    pub(super) fn update(&mut self, id: &str, payload: &str) -> Receipt {
         self.enqueue(NewOperation::update("pin", id, payload))
     }
 
-    pub fn delete(&mut self, id: &str) -> Receipt {
+    pub(super) fn delete(&mut self, id: &str) -> Receipt {
         self.enqueue(NewOperation::delete("pin", id))
     }
 
-    pub fn group(&mut self, transaction: &str, operations: Vec<NewOperation>) -> Vec<Receipt> {
+    pub(super) fn group(&mut self, transaction: &str, operations: Vec<NewOperation>) -> Vec<Receipt> {
         let members: Vec<GroupMember> = operations
             .into_iter()
             .map(|operation| self.store.group_member(self.prepare(operation)).expect("a member"))
@@ -105,43 +106,48 @@ impl Bench {
     }
 
     /// The value of a pin as text; "-" for none.
-    pub fn value(&self, id: &str) -> String {
+    pub(super) fn value(&self, id: &str) -> String {
         let row = self.store.find_entity("pin", id).expect("readable");
         row.and_then(|row| row.current).unwrap_or_else(|| "-".into())
     }
 
-    pub fn status(&self, receipt: &Receipt) -> OperationStatus {
+    pub(super) fn status(&self, receipt: &Receipt) -> OperationStatus {
         self.row(receipt.sequence).status
     }
 
-    pub fn row(&self, sequence: u64) -> row::QueueRow {
+    pub(super) fn row(&self, sequence: u64) -> row::QueueRow {
         row::QueueRow::find(&self.store.conn, sequence).expect("readable").expect("a row")
     }
 
-    pub fn claim(&mut self, sequences: &[u64]) -> ClaimedBatch {
+    pub(super) fn claim(&mut self, sequences: &[u64]) -> ClaimedBatch {
         self.store.claim(self.term, sequences, self.now).expect("claims")
     }
 
-    pub fn settle(&mut self, batch: &ClaimedBatch, response: &PushResponse) -> Settled {
+    pub(super) fn settle(&mut self, batch: &ClaimedBatch, response: &PushResponse) -> Settled {
         let cursor = batch.device.cursor.clone();
         let answer = PushAnswer { term: self.term, sent: &batch.sent, sent_cursor: cursor.as_deref(), response };
         self.store.settle(&answer, self.now, &Half).expect("settles")
     }
 
     /// Claims and settles with the results given, in order; the rest is left out.
-    pub fn deliver(&mut self, sequences: &[u64], version: u64, results: Vec<OperationResult>) -> Settled {
+    pub(super) fn deliver(&mut self, sequences: &[u64], version: u64, results: Vec<OperationResult>) -> Settled {
         let batch = self.claim(sequences);
         let applied = (batch.sent.len() - results.len()) as u64;
         self.settle(&batch, &response(version, applied, results))
     }
 
     /// An empty first pull: the device has an epoch and a cursor at version 0.
-    pub fn pulled(mut self) -> Self {
+    pub(super) fn pulled(mut self) -> Self {
         self.pull(Vec::new(), "c0", false);
         self
     }
 
-    pub fn pull(&mut self, changes: Vec<syncline_protocol::Change>, cursor: &str, has_more: bool) -> PageApplied {
+    pub(super) fn pull(
+        &mut self,
+        changes: Vec<syncline_protocol::Change>,
+        cursor: &str,
+        has_more: bool,
+    ) -> PageApplied {
         let device = self.store.device().expect("readable");
         let response = syncline_protocol::PullResponse {
             changes,
@@ -150,12 +156,16 @@ impl Bench {
             has_more,
             reset: false,
         };
-        let page = PullPage { sent_cursor: device.cursor.as_deref(), heard_version: device.heard_version, response: &response };
+        let page = PullPage {
+            sent_cursor: device.cursor.as_deref(),
+            heard_version: device.heard_version,
+            response: &response,
+        };
         self.store.apply_page(&page, self.now).expect("applies")
     }
 
     /// Closes the file without a word, as a killed process does, and opens it again.
-    pub fn reopen(mut self) -> Self {
+    pub(super) fn reopen(mut self) -> Self {
         self.assert_consistent();
         let Self { dir, store, now, ids, told, .. } = self;
         let options = store.options.clone();

@@ -166,7 +166,8 @@ impl Life {
         for (n, operation) in batch.operations.iter().enumerate() {
             let verdict = if grouped(operation) { [0, 2, 4][usize::from(group_verdict)] } else { verdicts[n % 6] };
             head += 1;
-            let full = |status| with_record(named_result(&operation.id, status), head, r#"{"f1":1}"#, clock(&[("A", head)]));
+            let full =
+                |status| with_record(named_result(&operation.id, status), head, r#"{"f1":1}"#, clock(&[("A", head)]));
             results.push(match (verdict, operation.void) {
                 (0 | 1, false) => full(Status::Applied),
                 (2, _) | (0 | 1, true) => rejected(&operation.id, "no"),
@@ -230,7 +231,8 @@ fn ledger(id: &str) -> Conflict {
         their_clock: clock(&[("B", 7)]),
         their_deleted: id.ends_with('7'),
         decided_at: Timestamp::from_millis(0),
-        fields: [("f1".into(), FieldConflict { base: None, ours: None, theirs: Some(one), winner: Winner::None })].into(),
+        fields: [("f1".into(), FieldConflict { base: None, ours: None, theirs: Some(one), winner: Winner::None })]
+            .into(),
     }
 }
 

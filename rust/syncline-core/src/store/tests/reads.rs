@@ -45,12 +45,8 @@ fn pages_join_without_gap_or_overlap_in_every_order() {
     let (_bench, reader) = filled();
     for order in [None, Some("$.title"), Some("$.n"), Some("$.nowhere")] {
         for descending in [false, true] {
-            let mut query = ListQuery {
-                order_by: order.map(str::to_owned),
-                descending,
-                limit: 100,
-                ..ListQuery::new("pin")
-            };
+            let mut query =
+                ListQuery { order_by: order.map(str::to_owned), descending, limit: 100, ..ListQuery::new("pin") };
             let whole = ids(&reader, &query);
             assert_eq!(whole.len(), 6);
             query.limit = 2;

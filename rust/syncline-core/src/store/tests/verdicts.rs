@@ -98,7 +98,10 @@ fn ce08_ce09_a_claimed_operation_is_voided_and_its_lane_waits() {
         let blocker = bench.store.candidates(0, 10, bench.now).unwrap().list[1].predecessor.clone();
         assert_eq!(blocker, Some(Blocker { sequence: 1, void: true, parked_on: None }));
         let batch = bench.claim(&[1]);
-        assert!(batch.operations[0].void && batch.operations[0].payload.is_some(), "the hash is checked for a void too");
+        assert!(
+            batch.operations[0].void && batch.operations[0].payload.is_some(),
+            "the hash is checked for a void too"
+        );
         let answer = if applied {
             with_record(already(&one.id, FirstStatus::Applied), 1, r#"{"f":1}"#, clock(&[("A", 1)]))
         } else {
@@ -208,7 +211,8 @@ fn ce22_retrying_a_group_takes_the_clock_of_the_conflict() {
 #[test]
 fn ce23_every_action_takes_the_whole_group() {
     let mut bench = Bench::new();
-    let receipts = bench.group("t", vec![NewOperation::create("pin", "a", "{}"), NewOperation::create("pin", "b", "{}")]);
+    let receipts =
+        bench.group("t", vec![NewOperation::create("pin", "a", "{}"), NewOperation::create("pin", "b", "{}")]);
     bench.store.cancel(&receipts[0].id, bench.now).unwrap();
     assert_eq!([bench.status(&receipts[0]), bench.status(&receipts[1])], [OperationStatus::Cancelled; 2]);
     bench.assert_consistent();
@@ -293,7 +297,8 @@ fn the_three_ways_to_resolve() {
         let answer = with_record(conflicted(&one.id, "2", clock(&[("B", 4)])), 5, r#"{"f":2}"#, clock(&[("B", 4)]));
         bench.deliver(&[1], 5, vec![answer]);
         assert_eq!(bench.value("e"), r#"{"f":1}"#, "shown until the app decides");
-        let ledger: String = bench.store.conn.query_row("SELECT conflict FROM conflicts", [], |row| row.get(0)).unwrap();
+        let ledger: String =
+            bench.store.conn.query_row("SELECT conflict FROM conflicts", [], |row| row.get(0)).unwrap();
         let base = serde_json::from_str::<Conflict>(&ledger).unwrap().fields["f"].base.clone().unwrap();
         assert_eq!(base.get(), "0", "the device's ledger always has base");
         bench.store.resolve_conflict(&format!("c-{}", one.id), &resolution, bench.now).unwrap();

@@ -294,7 +294,8 @@ proptest! {
         let mut rig = Rig::ready(in_flight, &mut endpoint);
         rig.create_many(n);
         let mut moods = moods.into_iter();
-        rig.run_for(3_600_000, |request| match moods.next() {
+        // Each mood may cost the longest backoff, and then the search must come to its end.
+        rig.run_for(8 * 3_600_000, |request| match moods.next() {
             Some(0) => theirs(502),
             Some(1) => Outcome::NoAnswer(crate::transport::TransportError::Broken("reset".into())),
             Some(2) => problem(ProblemCode::Unavailable),
