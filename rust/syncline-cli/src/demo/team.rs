@@ -20,7 +20,7 @@ use crate::secret;
 
 pub(super) const SCOPE: &str = "team-1";
 /// Nothing in the day takes nearly as long.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(90);
 const GLANCE: Duration = Duration::from_millis(60);
 
 /// One device and its way to the endpoint.
