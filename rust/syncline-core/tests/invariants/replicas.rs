@@ -51,6 +51,69 @@ fn inv05_replicas_converge() {
     }
 }
 
+/// The server goes back in time, untold or told, and one device is a copy of another's file, while all three write under faults:
+/// in the end all equal the server, and nothing that somebody still kept is lost.
+#[test]
+fn inv05_replicas_converge_after_restores_and_copies() {
+    for number in 0..6 {
+        say(number);
+        let mut random = StdRng::seed_from_u64(2000 + number);
+        let mut world = World::new(number);
+        world.steps.shuffle(seed(&mut random));
+        // What one copy folds away, or is refused and gives up, may arrive from the other: what they share never is, here.
+        let unfolded = EntityType { coalesce: false, ..EntityType::default() };
+        let config = world.config("a").entity_type("pin", unfolded);
+        let (a, b) = (world.device_with("a", config), world.device("b"));
+        for _ in 0..15 {
+            write(&a, &mut random, 3);
+            write(&b, &mut random, 5);
+            world.advance_secs(u64::from(random.random_range(0..10) == 0));
+        }
+        world.sync(&a);
+        (0..5).for_each(|_| write(&a, &mut random, 3));
+        let copy = world.copy(&a, "copy");
+        let all = [&a, &b, &copy];
+        for device in all {
+            let mut faults = StdRng::seed_from_u64(seed(&mut random));
+            device.network.script(move |_| fault(&mut faults));
+        }
+        let mut lasting = Vec::new();
+        for round in 0..4 {
+            let before = world.path(&format!("before{round}.db"));
+            world.server.snapshot(&before);
+            for n in 0..20 {
+                let device = all[random.random_range(0..3)];
+                let id = format!("{round}-{n}");
+                device.enqueue(NewOperation::create("pin", &id, "{}")).unwrap();
+                lasting.push(id);
+                write(device, &mut random, 5);
+                device.start().unwrap();
+                world.advance_secs(random.random_range(0..20));
+                device.stop().unwrap();
+            }
+            world.server.restore(&before, true);
+        }
+        clean_up(&world, &all);
+        world.settle(&all);
+        for id in lasting {
+            assert_eq!(b.value("pin", &id), Some(json!({})), "{id}");
+        }
+    }
+}
+
+/// A write of one of a few entities: a deletion, a creation or, with `kinds` above 3, an update.
+fn write(device: &TestDevice, random: &mut StdRng, kinds: u32) {
+    let id = format!("e{}", random.random_range(0..4));
+    let field = ["f", "g"][random.random_range(0..2)];
+    let payload = json!({ field: random.random_range(0..100) }).to_string();
+    let operation = match random.random_range(0..kinds) {
+        0 => NewOperation::delete("pin", id),
+        1 | 2 => NewOperation::create("pin", id, payload),
+        _ => NewOperation::update("pin", id, payload),
+    };
+    device.enqueue(operation).unwrap();
+}
+
 /// A transaction of three, its device dying after every step on the way: whoever reads sees all of it or nothing.
 #[test]
 fn inv06_a_transaction_is_seen_whole_or_not_at_all() {
