@@ -119,8 +119,10 @@ pub(crate) struct Store {
     options: StoreOptions,
     device_id: String,
     tail: Option<Tail>,
+    /// `tail` was looked at in the transaction under way.
+    tail_is_ours: bool,
     data_version: i64,
-    /// 0: no transaction; 1: in one.
+    /// Within [`Store::group`], where each write is a savepoint.
     in_group: bool,
     /// Of the transaction under way.
     uncommitted: Changes,
@@ -138,6 +140,7 @@ impl Store {
         };
         let before =
             (self.uncommitted.operations.len(), self.uncommitted.entities.len(), self.uncommitted.notices.len());
+        self.tail_is_ours &= self.in_group;
         self.run(begin)?;
         let done = catch_unwind(AssertUnwindSafe(|| {
             let value = job(self)?;
@@ -148,6 +151,7 @@ impl Store {
         match done {
             Ok(Ok(value)) => {
                 if !self.in_group {
+                    self.tail_is_ours = false;
                     self.publish();
                 }
                 Ok(value)
@@ -175,10 +179,12 @@ impl Store {
     /// # Errors
     /// The transaction could not begin or commit: then nothing of any job is written.
     pub(crate) fn group<T>(&mut self, jobs: impl FnOnce(&mut Self) -> T) -> Result<T> {
+        self.tail_is_ours = false;
         self.run("BEGIN IMMEDIATE")?;
         self.in_group = true;
         let done = catch_unwind(AssertUnwindSafe(|| jobs(self)));
         self.in_group = false;
+        self.tail_is_ours = false;
         let committed = match &done {
             Ok(_) => self.run("COMMIT"),
             Err(_) => Ok(()),

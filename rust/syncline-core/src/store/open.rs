@@ -72,6 +72,7 @@ impl Store {
                     options,
                     device_id: device.device_id,
                     tail: None,
+                    tail_is_ours: false,
                     data_version: -1,
                     in_group: false,
                     uncommitted: Changes::default(),
@@ -103,8 +104,13 @@ impl Store {
 
     /// The state of the queue's end, read anew if another connection has written since.
     pub(super) fn tail(&mut self) -> Result<Tail> {
+        // Once a transaction holds the write lock nobody else writes: one look is enough for all of it.
+        if let Some(tail) = self.tail.filter(|_| self.tail_is_ours) {
+            return Ok(tail);
+        }
         let version: i64 = self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         if let Some(tail) = self.tail.filter(|_| version == self.data_version) {
+            self.tail_is_ours = !self.conn.is_autocommit();
             return Ok(tail);
         }
         let (last, bytes_through, timestamp): (u64, u64, i64) = self
@@ -125,6 +131,7 @@ impl Store {
             latest_ms: seen.max(timestamp),
         };
         self.tail = Some(tail);
+        self.tail_is_ours = !self.conn.is_autocommit();
         self.data_version = version;
         Ok(tail)
     }

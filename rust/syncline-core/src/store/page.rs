@@ -44,7 +44,8 @@ impl Store {
             if page.response.reset || (page.sent_cursor.is_none() && !device.reset) {
                 store.begin_reset()?;
             }
-            let fresh = page.sent_cursor.is_none() && !page.response.changes.is_empty();
+            // In a reset most entities are new, or at least not to be looked at first.
+            let fresh = device.reset || page.response.reset;
             for change in &page.response.changes {
                 store.take_change(change, fresh)?;
             }

@@ -61,22 +61,25 @@ impl Reader {
         let (sql, params, order) = list_sql(query)?;
         let mut statement = self.conn.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(params))?;
-        let mut entities = Vec::new();
-        let mut last = None;
-        let mut next = None;
+        let mut entities = Vec::with_capacity(query.limit);
+        let mut last = 0;
         while let Some(row) = rows.next()? {
             if entities.len() == query.limit {
-                next = last;
-                break;
+                let value = self.ordered_value(order.as_ref(), last)?;
+                return Ok(EntityPage { entities, next: Some(page_token(&value, last)) });
             }
             let found = read_entity(row)?;
-            if next.is_none() {
-                let value: Sql = if order { row.get(9)? } else { Sql::Null };
-                last = Some(page_token(&value, found.entity));
-            }
+            last = found.entity;
             entities.push(self.finish(found)?);
         }
-        Ok(EntityPage { entities, next })
+        Ok(EntityPage { entities, next: None })
+    }
+
+    /// What a row is ordered by; asked for once a page, not for every row.
+    fn ordered_value(&self, order: Option<&JsonPath>, entity: i64) -> Result<Sql> {
+        let Some(path) = order else { return Ok(Sql::Null) };
+        let sql = format!("SELECT {} FROM entities WHERE entity = ?1", path.expression());
+        Ok(self.conn.prepare_cached(&sql)?.query_row([entity], |row| row.get(0))?)
     }
 
     /// Entities that changed on this device after `cursor`, each once.
@@ -268,20 +271,17 @@ fn read_conflict(row: &Row<'_>) -> Result<ConflictEntry> {
     })
 }
 
-/// The statement of a list, its parameters, and whether it has a column to order by.
-fn list_sql(query: &ListQuery) -> Result<(String, Vec<Sql>, bool)> {
+/// The statement of a list, its parameters, and the path it is ordered by.
+fn list_sql(query: &ListQuery) -> Result<(String, Vec<Sql>, Option<JsonPath>)> {
     if !check_name(&query.entity_type) {
         return Err(SynclineError::invalid("entity_type", "must have 1 to 64 characters of a-z, 0-9 and _"));
     }
     let limit = check_limit(query.limit)?;
     let order = query.order_by.as_deref().map(|path| parse_path("order_by", path)).transpose()?;
-    let (column, by) = match &order {
-        Some(path) => (format!(", {}", path.expression()), Some(path.expression())),
-        None => (String::new(), None),
-    };
+    let by = order.as_ref().map(JsonPath::expression);
     // The type stands in the text, not in a parameter: only so does SQLite find the partial index of a declared path.
     let mut sql = format!(
-        "SELECT {ENTITY_COLUMNS}{column} FROM entities WHERE entity_type = '{}' AND current IS NOT NULL",
+        "SELECT {ENTITY_COLUMNS} FROM entities WHERE entity_type = '{}' AND current IS NOT NULL",
         query.entity_type
     );
     let mut params = Vec::new();
@@ -297,7 +297,7 @@ fn list_sql(query: &ListQuery) -> Result<(String, Vec<Sql>, bool)> {
     }
     let by = by.map(|by| format!("{by} {direction}, ")).unwrap_or_default();
     sql.push_str(&format!(" ORDER BY {by}entity {direction} LIMIT {}", limit + 1));
-    Ok((sql, params, order.is_some()))
+    Ok((sql, params, order))
 }
 
 /// Rows beyond the last one of the page before. SQLite sorts absent values first.
