@@ -26,14 +26,17 @@
 //! - [`Network`] scripts faults per request; what is held arrives on [`Network::release`], however late.
 //! - [`TestDevice::kill`] is the death of the process; [`World::copy`] a restored backup; [`World::process`] a second process on
 //!   one file; [`TestServer::snapshot`] and [`TestServer::restore`] a server that goes back in time.
+//! - [`worlds::run_plan`] lives a random [`plan::Plan`] to its end.
 //! - [`World::assert_invariants`] checks spec §9 by plain SQL on the files, and that every body matched the OpenAPI document.
 
 mod check;
 mod lock;
 mod network;
+pub mod plan;
 mod server;
 mod steps;
 mod world;
+pub mod worlds;
 
 pub use lock::MemoryLock;
 pub use network::{Credentials, Fault, Network};

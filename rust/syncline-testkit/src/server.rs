@@ -48,6 +48,7 @@ struct Inner {
     tokens: BTreeMap<String, Claims>,
     exchanges: Vec<Exchange>,
     violations: Vec<String>,
+    restores: u64,
 }
 
 struct EndpointRandom(StdRng);
@@ -70,6 +71,7 @@ impl TestServer {
             tokens: BTreeMap::new(),
             exchanges: Vec::new(),
             violations: Vec::new(),
+            restores: 0,
         };
         Self { inner: Arc::new(Mutex::new(inner)), clock }
     }
@@ -125,9 +127,10 @@ impl TestServer {
     /// Puts a snapshot in place, as an operator would after a loss. `told`: the endpoint is started with `--restored`.
     pub fn restore(&self, path: &Path, told: bool) {
         let mut inner = self.inner.lock();
-        let Inner { path: target, types, limits, .. } = &mut *inner;
-        let (target, types, limits) = (target.with_extension("restored"), types.clone(), *limits);
-        let _ = std::fs::remove_file(&target);
+        let Inner { path: target, types, limits, restores, .. } = &mut *inner;
+        // A file of its own each time: the one in use may have a log beside it that belongs to no other.
+        *restores += 1;
+        let (target, types, limits) = (target.with_extension(format!("restored-{restores}")), types.clone(), *limits);
         copy_database(path, &target);
         inner.endpoint = open(&target, &types, limits);
         inner.path = target;

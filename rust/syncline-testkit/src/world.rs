@@ -2,6 +2,7 @@ use std::future::Future;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use syncline_core::environment::Environment;
@@ -74,7 +75,12 @@ impl World {
         let mut config = of.config.clone();
         config.database = self.path(&format!("{name}.db"));
         copy_database(&of.config.database, &config.database);
-        self.device_with(name, config)
+        let copy = self.device_with(name, config);
+        let shared: u64 = copy.sql("SELECT coalesce(max(sequence), 0) FROM sync_queue");
+        for device in [of, &copy] {
+            device.shared_through.fetch_max(shared, Ordering::Relaxed);
+        }
+        copy
     }
 
     fn device_sharing(&mut self, name: &str, config: Config, lock: MemoryLock) -> TestDevice {
@@ -88,6 +94,7 @@ impl World {
             config,
             random: Arc::new(SeededRandom::new(self.seed.wrapping_mul(1_000_003).wrapping_add(self.devices))),
             steps: self.steps.clone(),
+            shared_through: AtomicU64::new(0),
             life: None,
         };
         device.open().expect("the device opens");
@@ -139,6 +146,22 @@ impl World {
             }
         }
         self.assert_invariants(devices);
+        self.assert_converged(devices);
+    }
+
+    /// Checks that nothing waits but behind what failed or conflicts (invariant 11).
+    ///
+    /// # Panics
+    /// With the operations that do.
+    pub fn assert_drained(&self, devices: &[&TestDevice]) {
+        check::drained(&open_devices(devices));
+    }
+
+    /// Checks that nothing waits any more and that all replicas equal the server (invariant 5).
+    ///
+    /// # Panics
+    /// If not.
+    pub fn assert_converged(&self, devices: &[&TestDevice]) {
         check::converged(&self.server.path(), &open_devices(devices));
     }
 
@@ -156,6 +179,7 @@ fn open_devices<'a>(devices: &[&'a TestDevice]) -> Vec<check::Subject<'a>> {
     let subject = |device: &&'a TestDevice| check::Subject {
         name: &device.name,
         path: &device.config.database,
+        shared_through: device.shared_through.load(Ordering::Relaxed),
         metrics: device.life.as_ref().and_then(|life| life.manager.metrics().ok()),
     };
     devices.iter().map(subject).collect()
@@ -177,6 +201,8 @@ pub struct TestDevice {
     pub config: Config,
     random: Arc<SeededRandom>,
     steps: Steps,
+    /// Operations up to this sequence are in the file of a copy as well.
+    shared_through: AtomicU64,
     life: Option<Life>,
 }
 
