@@ -37,7 +37,7 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 /// Writes one line of JSON to standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');

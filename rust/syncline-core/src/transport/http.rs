@@ -20,7 +20,8 @@ const COMPRESS_FROM_BYTES: usize = 1024;
 ///
 /// Certificates that the device's user installed are not honoured; private authorities are given in
 /// [`Network::extra_roots_pem`]. A redirect is an answer like any other and never followed, so the token reaches nobody
-/// but the endpoint. Futures must be polled within a tokio runtime with time and I/O enabled, as [`crate::System`] is one.
+/// but the endpoint. Futures must be polled within a tokio runtime with time and I/O enabled, as
+/// [`System`](crate::environment::System) is one.
 pub struct HttpTransport {
     client: Client,
     push: Url,
