@@ -154,6 +154,7 @@ fn typed<T: DeserializeOwned + Serialize>(text: &str) {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the last line before a failure names its block")]
 fn every_json_example_is_true() {
     let mut requests = 0;
     for (page, text) in pages() {
