@@ -110,7 +110,12 @@ impl Driver {
             }
             device = self.fork(store, now, random)?;
         }
-        self.connection.set_retry_after(device.retry_after);
+        let told = device.retry_after.map(|(until, ms)| (cut(until, ms, now), ms));
+        if told != device.retry_after {
+            // Kept, or a clock that was set back would cut it anew from each moment, without end.
+            store.set_retry_after(told)?;
+        }
+        self.connection.set_retry_after(told);
         if let Some((until, _)) = self.connection.blocked(now) {
             self.at_rest = self.in_flight.is_empty();
             return Ok(Action::Wait { until: Some(until) });
