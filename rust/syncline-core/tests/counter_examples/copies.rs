@@ -28,6 +28,21 @@ fn ce12_one_sequence_used_twice_is_a_fork() {
     assert_eq!(ledger(&copy), 1, "A's value of f was overwritten, but not unseen");
 }
 
+/// As before, on two entities: no record's clock tells, only the dot.
+#[test]
+fn ce12_one_sequence_used_for_two_entities_is_a_fork() {
+    let mut world = World::new(121);
+    let a = world.device("a");
+    let copy = world.copy(&a, "copy");
+    let first = create(&world, &a, "e1", r#"{"f":1}"#);
+    let second = create(&world, &copy, "e2", r#"{"f":2}"#);
+    world.settle(&[&a, &copy]);
+    assert_ne!(device_id(&a), device_id(&copy));
+    assert_status(&a, &[&first], OperationStatus::Completed);
+    assert_status(&copy, &[&second], OperationStatus::Completed);
+    assert_eq!((value(&copy, "e1"), value(&a, "e2")), (json!({"f":1}), json!({"f":2})));
+}
+
 /// A': #1 e.f, cancelled (or folded away), #2 e.f. A: #1 e.f pushed. A' pushes #2: its clock does not cover A's (A,1), a
 /// value never seen.
 #[test]
