@@ -126,10 +126,14 @@ const EFFECT_RULES: &[(&str, &str)] = &[
          AND NOT EXISTS (SELECT 1 FROM main.conflicts mine WHERE mine.id = c.id)",
     ),
     (
+        // Null and absent are one: where a deletion and the removal of a field meet, neither side has a value. Two writes of
+        // one field differ, so one of them has.
         "audit: a conflict's values are not in the ledger",
         "SELECT c.id FROM server.conflicts c, json_each(c.conflict, '$.fields') f
          WHERE json_extract(f.value, '$.winner') IS NULL OR
-         (json_type(f.value, '$.ours') IS NULL AND json_type(f.value, '$.theirs') IS NULL)",
+         (coalesce(json_type(f.value, '$.ours'), 'null') = 'null' AND coalesce(json_type(f.value, '$.theirs'), 'null') = 'null'
+          AND coalesce(json_extract(c.conflict, '$.their_deleted'), 0) = 0
+          AND json_extract(c.conflict, '$.operation') <> 'delete')",
     ),
 ];
 
