@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use syncline_protocol::Timestamp;
@@ -158,6 +159,8 @@ pub(super) fn connect(options: &StoreOptions, flags: OpenFlags) -> Result<Connec
     conn.busy_timeout(std::time::Duration::from_secs(10))?;
     conn.set_prepared_statement_cache_capacity(128);
     conn.pragma_update(None, "cache_size", -4096)?;
+    // Without it SQLite plans a statement anew whenever a value is bound that a partial index might depend on.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(conn)
 }
 

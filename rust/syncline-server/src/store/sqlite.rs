@@ -51,6 +51,8 @@ impl SqliteStore {
     fn prepare(mut connection: Connection) -> Result<Self, StorageError> {
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.set_prepared_statement_cache_capacity(32);
+        // Without it SQLite plans a statement anew whenever a value is bound that a partial index might depend on.
+        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let version = check_identity(&connection)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
