@@ -14,7 +14,7 @@ use syncline_testkit::worlds::run_plan;
 /// Steps of a life.
 const LENGTH: usize = 120;
 /// Lives that every run of the tests sees.
-const FIXED: Range<u64> = 1..41;
+const FIXED: Range<u64> = 1..121;
 /// Plans that may be tried to make one smaller.
 const TRIES: usize = 400;
 

@@ -97,10 +97,11 @@ const ORDER: &str = "SELECT a.scope, a.entity_id, a.sequence, b.sequence FROM op
 /// Invariants 2 and 7, between a device's file (`main`) and the server's (`server`).
 const EFFECT_RULES: &[(&str, &str)] = &[
     (
+        // By key as well: two copies of a file that write the same within one millisecond make the same key, and one effect.
         "effect: a completed operation was not applied exactly once",
         "SELECT q.sequence FROM owned q WHERE q.status = 'completed' AND
-         (SELECT count(*) FROM server.operations o WHERE o.operation_id = q.id AND o.verdict IN ('applied', 'merged')
-          AND o.scope = (SELECT scope FROM device)) <> 1",
+         (SELECT count(*) FROM server.operations o WHERE o.verdict IN ('applied', 'merged')
+          AND (o.operation_id = q.id OR o.idempotency_key = q.idempotency_key) AND o.scope = (SELECT scope FROM device)) <> 1",
     ),
     (
         "effect: a cancelled operation was applied",
