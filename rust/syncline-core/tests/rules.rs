@@ -80,8 +80,7 @@ fn folding_keeps_what_the_older_operation_saw_before() {
     world.sync(&b);
     world.sync(&a);
     let row = &a.conflicts(false, 1).unwrap()[0].conflict;
-    let text =
-        |value: &Option<Box<_>>| value.as_ref().map(|value: &Box<serde_json::value::RawValue>| value.get().to_owned());
+    let text = |value: &Option<Box<serde_json::value::RawValue>>| value.as_ref().map(|value| value.get().to_owned());
     assert_eq!(text(&row.fields["f"].base).as_deref(), Some(r#""first""#));
     assert_eq!(text(&row.fields["f"].ours).as_deref(), Some(r#""mine after all""#));
     world.settle(&[&a, &b]);
