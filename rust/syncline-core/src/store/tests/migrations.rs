@@ -93,6 +93,19 @@ fn the_frozen_file_of_version_1_holds_every_state_and_opens() {
     assert!(unconfirmed > 0);
 }
 
+/// The migrations of a released version are never edited: what they make today is what the frozen file has.
+#[test]
+fn the_schema_of_version_1_is_the_frozen_one() {
+    let schema = |path: &std::path::Path| -> Vec<String> {
+        let conn = rusqlite::Connection::open(path).unwrap();
+        let sql = "SELECT coalesce(sql, name) FROM sqlite_schema WHERE name NOT LIKE 'entities_path_%' ORDER BY name";
+        conn.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().map(|text| text.unwrap()).collect()
+    };
+    let (_dir, frozen) = copy_of_fixture();
+    let fresh = Bench::new();
+    assert_eq!(schema(&fresh.store.options.path), schema(&frozen.path));
+}
+
 #[test]
 fn a_migration_killed_after_any_statement_leaves_the_file_as_it_was() {
     for stop in 0..STATEMENTS {
