@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::params;
 use syncline_protocol::{
-    Conflict, Dot, FirstStatus, MAX_COUNTER, OperationResult, PushResponse, Record, ResultError, Status, Timestamp,
+    Clock, Conflict, Dot, FirstStatus, MAX_COUNTER, OperationResult, PushResponse, Record, ResultError, Status,
+    Timestamp,
 };
 
 use super::claim::SentOperation;
@@ -112,6 +113,7 @@ impl Store {
         let response = answer.response;
         let mut counts = SettledCounts::default();
         let mut broken = BTreeSet::new();
+        let mut applied: BTreeMap<i64, Clock> = BTreeMap::new();
         let mut lanes: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
         for (index, row) in rows.iter().enumerate() {
             lanes.entry(row.entity).or_default().push(index);
@@ -119,6 +121,9 @@ impl Store {
         for (row, result) in rows.iter().zip(results) {
             let decision = decide(row, *result, &device);
             let version = result.map_or(response.version, |result| result.version);
+            if let Decision::Completed { dot, .. } = &decision {
+                applied.entry(row.entity).or_default().add(dot);
+            }
             let failed = counts.failed;
             self.settle_row(row, decision, *result, version, &mut counts, now, random)?;
             if counts.failed > failed {
@@ -140,7 +145,9 @@ impl Store {
                     self.replace_base(&mut entity, record, result.clock.clone(), result.version)?;
                 }
             }
-            self.add_applied_dots(&mut entity, &members, rows)?;
+            if let Some(dots) = applied.get(&entity.entity) {
+                entity.applied_clock.merge(dots);
+            }
             self.close_reached(&entity, &device)?;
             self.refold(&mut entity)?;
         }
@@ -376,24 +383,6 @@ impl Store {
         }
         let clock = std::mem::take(&mut entity.base_clock);
         entity.take_base(base.map(Record::without_nulls), clock, version);
-        Ok(())
-    }
-
-    fn add_applied_dots(&mut self, entity: &mut EntityRow, members: &[usize], rows: &[QueueRow]) -> Result<()> {
-        for index in members {
-            let dot: (Option<String>, Option<u64>) = self
-                .conn
-                .prepare_cached(
-                    "SELECT dot_device, dot_sequence FROM sync_queue WHERE sequence = ?1 AND status = 'completed'",
-                )?
-                .query_map([rows[*index].sequence], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .next()
-                .transpose()?
-                .unwrap_or_default();
-            if let (Some(device_id), Some(sequence)) = dot {
-                entity.applied_clock.add(&Dot { device_id, sequence });
-            }
-        }
         Ok(())
     }
 

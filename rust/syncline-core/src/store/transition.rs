@@ -19,6 +19,8 @@ pub(super) struct Tally {
     latencies: Vec<u64>,
     low_water: Option<u64>,
     synced_at: Option<i64>,
+    /// Whether anything was parked when the transaction first asked; within it nothing is parked anew.
+    any_parked: Option<bool>,
 }
 
 impl Tally {
@@ -147,6 +149,17 @@ impl Store {
 
     /// Lets the operations that were parked on `sequence` be looked at again.
     pub(super) fn release(&mut self, sequence: u64) -> Result<()> {
+        let any_parked = match self.tally.any_parked {
+            Some(known) => known,
+            None => self
+                .conn
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM sync_queue WHERE park > 0)")?
+                .query_row([], |row| row.get(0))?,
+        };
+        self.tally.any_parked = Some(any_parked);
+        if !any_parked {
+            return Ok(());
+        }
         self.conn.prepare_cached("UPDATE sync_queue SET park = 0 WHERE park = ?1")?.execute([sequence])?;
         Ok(())
     }
