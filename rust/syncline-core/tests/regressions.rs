@@ -19,3 +19,26 @@ fn a_clock_that_is_set_back_does_not_prolong_retry_after() {
     assert_eq!(device.status(&pin.id), OperationStatus::Completed);
     world.settle(&[&device]);
 }
+
+/// An operation is parked on the root of what it waits for. When a cancel took away the way to that root, only the cancelled
+/// one's own lane was looked at again; what waited further behind waited until the root ended, which a failed one need not.
+#[test]
+fn what_waited_through_a_cancelled_operation_goes_on() {
+    let mut world = World::new(315);
+    let device = world.device("a");
+    let root = device.enqueue(NewOperation::update("pin", "missing", r#"{"n":1}"#)).unwrap();
+    world.sync(&device);
+    assert_eq!(device.status(&root.id), OperationStatus::Failed);
+    let between = device.enqueue(NewOperation::create("pin", "p1", "{}").after(&root)).unwrap();
+    let mut group = device.begin_transaction().unwrap();
+    group.create("pin", "p1", r#"{"n":1}"#).unwrap().create("pin", "p2", "{}").unwrap();
+    let group = group.commit_queued().unwrap();
+    let behind = device.enqueue(NewOperation::update("pin", "p2", r#"{"n":2}"#)).unwrap();
+    world.sync(&device);
+    device.cancel(&between.id).unwrap();
+    world.sync(&device);
+    assert_eq!(device.status(&group[0].id), OperationStatus::Completed);
+    assert_eq!(device.status(&behind.id), OperationStatus::Completed, "{}", device.explain(&behind.id).unwrap().text);
+    device.discard(&root.id).unwrap();
+    world.settle(&[&device]);
+}

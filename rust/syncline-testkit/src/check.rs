@@ -16,8 +16,11 @@ pub(crate) struct Subject<'a> {
     pub(crate) metrics: Option<QueueMetrics>,
 }
 
-pub(crate) fn invariants(server: &Path, devices: &[Subject<'_>]) {
+/// `shared`: device ids that more than one file has used.
+pub(crate) fn invariants(server: &Path, shared: &[String], devices: &[Subject<'_>]) {
     let server = open(server);
+    let make_shared = "CREATE TEMP TABLE shared AS SELECT value AS device_id FROM json_each(?1)";
+    server.execute(make_shared, [Value::from(shared).to_string()]).expect("the table is made");
     no_rows(&server, "order: the server applied a lane out of order", ORDER);
     for device in devices {
         let file = open(device.path);
@@ -88,10 +91,10 @@ const DEVICE_RULES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Invariant 3: rowids are in the order of the decisions.
+/// Invariant 3: rowids are in the order of the decisions. Until a copy of a file is known to be one, two lanes go by one name.
 const ORDER: &str = "SELECT a.scope, a.entity_id, a.sequence, b.sequence FROM operations a JOIN operations b
      USING (scope, device_id, entity_type, entity_id)
-     WHERE a.sequence < b.sequence AND a.rowid > b.rowid
+     WHERE a.sequence < b.sequence AND a.rowid > b.rowid AND device_id NOT IN (SELECT device_id FROM shared)
      AND a.verdict IN ('applied', 'merged') AND b.verdict IN ('applied', 'merged')";
 
 /// Invariants 2 and 7, between a device's file (`main`) and the server's (`server`).
@@ -101,7 +104,8 @@ const EFFECT_RULES: &[(&str, &str)] = &[
         "effect: a completed operation was not applied exactly once",
         "SELECT q.sequence FROM owned q WHERE q.status = 'completed' AND
          (SELECT count(*) FROM server.operations o WHERE o.verdict IN ('applied', 'merged')
-          AND (o.operation_id = q.id OR o.idempotency_key = q.idempotency_key) AND o.scope = (SELECT scope FROM device)) <> 1",
+          AND (o.operation_id = q.id OR o.idempotency_key IN (q.idempotency_key, q.idempotency_key || '#' || q.key_try))
+          AND o.scope = (SELECT scope FROM device)) <> 1",
     ),
     (
         "effect: a cancelled operation was applied",

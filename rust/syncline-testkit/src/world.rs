@@ -31,6 +31,8 @@ pub struct World {
     folder: TempDir,
     seed: u64,
     devices: u64,
+    /// Device ids that a file was copied under.
+    shared: Vec<String>,
 }
 
 impl World {
@@ -40,7 +42,7 @@ impl World {
         let steps = Steps::default();
         let server = TestServer::new(folder.path().join("server.db"), ManualClock::new(&steps), seed);
         server.allow(TOKEN, USER, &[SCOPE]);
-        Self { steps, server, folder, seed, devices: 0 }
+        Self { steps, server, folder, seed, devices: 0, shared: Vec::new() }
     }
 
     /// A path in the world's own folder.
@@ -76,6 +78,7 @@ impl World {
         config.database = self.path(&format!("{name}.db"));
         copy_database(&of.config.database, &config.database);
         let copy = self.device_with(name, config);
+        self.shared.push(copy.sql("SELECT device_id FROM device"));
         let shared: u64 = copy.sql("SELECT coalesce(max(sequence), 0) FROM sync_queue");
         for device in [of, &copy] {
             device.shared_through.fetch_max(shared, Ordering::Relaxed);
@@ -171,7 +174,7 @@ impl World {
     /// With the invariant's name and what broke it.
     pub fn assert_invariants(&self, devices: &[&TestDevice]) {
         assert_eq!(self.server.violations(), Vec::<String>::new(), "the wire differs from the OpenAPI document");
-        check::invariants(&self.server.path(), &open_devices(devices));
+        check::invariants(&self.server.path(), &self.shared, &open_devices(devices));
     }
 }
 
