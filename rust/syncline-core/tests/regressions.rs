@@ -42,3 +42,29 @@ fn what_waited_through_a_cancelled_operation_goes_on() {
     device.discard(&root.id).unwrap();
     world.settle(&[&device]);
 }
+
+/// A withdrawn group left the root that it was parked on, but what waited through it did not: when the root was tried again
+/// together with the withdrawal, and failed again, that went on waiting for it.
+#[test]
+fn what_waited_through_a_withdrawn_group_goes_on() {
+    let mut world = World::new(315);
+    let device = world.device("a");
+    let root = device.enqueue(NewOperation::update("pin", "missing", r#"{"n":1}"#)).unwrap();
+    let mut group = device.begin_transaction().unwrap();
+    group.create("pin", "p1", "{}").unwrap().update("pin", "missing", r#"{"n":2}"#).unwrap();
+    let group = group.commit_queued().unwrap();
+    let behind = device.enqueue(NewOperation::create("pin", "p1", r#"{"n":3}"#)).unwrap();
+    let last = device.enqueue(NewOperation::create("pin", "p2", "{}").after(&behind)).unwrap();
+    world.sync(&device);
+    assert_eq!(device.status(&root.id), OperationStatus::Failed);
+
+    device.cancel(&group[0].id).unwrap();
+    device.retry(&root.id).unwrap();
+    world.sync(&device);
+    assert_eq!(device.status(&root.id), OperationStatus::Failed);
+    assert_eq!(device.status(&group[1].id), OperationStatus::Cancelled);
+    assert_eq!(device.status(&behind.id), OperationStatus::Completed);
+    assert_eq!(device.status(&last.id), OperationStatus::Completed, "{}", device.explain(&last.id).unwrap().text);
+    device.discard(&root.id).unwrap();
+    world.settle(&[&device]);
+}

@@ -126,6 +126,7 @@ impl Store {
 
     /// Leaves the fold at once; the server is asked to forget it (or to say that it was too late).
     fn void(&mut self, row: &QueueRow, now: Timestamp) -> Result<()> {
+        let parked_on = self.parked_on(row.sequence)?;
         if row.status != InProgress && row.status != Pending {
             self.transition(row, Pending, Why::default(), now)?;
         }
@@ -136,6 +137,10 @@ impl Store {
                  WHERE sequence = ?1",
             )?
             .execute([row.sequence])?;
+        // It may go before that root ends. What waits through it is parked on the same root, and must wait for its answer now.
+        if let Some(root) = parked_on {
+            self.release(root)?;
+        }
         Ok(())
     }
 

@@ -98,7 +98,7 @@ impl Store {
         self.note_transition(row, to, why.reason, now)
     }
 
-    fn parked_on(&self, sequence: u64) -> Result<Option<u64>> {
+    pub(super) fn parked_on(&self, sequence: u64) -> Result<Option<u64>> {
         let park: Option<i64> = self
             .conn
             .prepare_cached("SELECT park FROM sync_queue WHERE sequence = ?1")?
