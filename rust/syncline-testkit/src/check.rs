@@ -105,6 +105,7 @@ const EFFECT_RULES: &[(&str, &str)] = &[
         "SELECT q.sequence FROM owned q WHERE q.status = 'completed' AND
          (SELECT count(*) FROM server.operations o WHERE o.verdict IN ('applied', 'merged')
           AND (o.operation_id = q.id OR o.idempotency_key IN (q.idempotency_key, q.idempotency_key || '#' || q.key_try))
+          AND (o.entity_type, o.entity_id) = (SELECT entity_type, entity_id FROM entities e WHERE e.entity = q.entity)
           AND o.scope = (SELECT scope FROM device)) <> 1",
     ),
     (
