@@ -184,6 +184,8 @@ impl Store {
             )?
             .query_map([row.sequence], read_blocker)?
             .collect::<rusqlite::Result<_>>()?;
+        // A withdrawal applies nothing, so there is nothing that must be there before it.
+        let dependencies = if row.void { Vec::new() } else { dependencies };
         Ok(Candidate {
             sequence: row.sequence,
             entity: row.entity,

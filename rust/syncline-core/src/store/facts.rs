@@ -97,6 +97,9 @@ fn predecessor(conn: &Connection, row: &QueueRow) -> Result<Option<BlockerFacts>
 }
 
 fn dependency(conn: &Connection, row: &QueueRow) -> Result<Option<BlockerFacts>> {
+    if row.void {
+        return Ok(None);
+    }
     let sql = format!(
         "{BLOCKER} JOIN dependencies d ON d.depends_on = q.sequence
          WHERE d.sequence = ?1 AND q.status NOT IN ('completed', 'cancelled') ORDER BY q.sequence LIMIT 1"

@@ -117,6 +117,18 @@ fn ce08_ce09_a_claimed_operation_is_voided_and_its_lane_waits() {
     }
 }
 
+#[test]
+fn a_withdrawal_does_not_wait_for_what_the_operation_depended_on() {
+    let mut bench = Bench::new().pulled();
+    let one = bench.create("a", "{}");
+    let two = bench.enqueue(NewOperation::create("pin", "b", "{}").after(&one));
+    bench.deliver(&[1, 2], 0, vec![rejected(&one.id, "no"), named_result(&two.id, Status::Deferred)]);
+    bench.store.cancel(&two.id, bench.now).unwrap();
+    let candidates = bench.store.candidates(0, 10, bench.now).unwrap();
+    assert_eq!(candidates.list.iter().map(|c| (c.sequence, c.dependencies.len())).collect::<Vec<_>>(), [(2, 0)]);
+    bench.assert_consistent();
+}
+
 /// CE 10: the server rejects #1; the cause is mended; the retry must go under another key.
 #[test]
 fn ce10_a_retry_after_a_rejection_takes_a_new_key() {
