@@ -50,7 +50,12 @@ pub(crate) struct SettledCounts {
 
 /// A decided operation, in the words of the queue.
 enum Decision {
-    Completed { verdict: &'static str, dot: Dot },
+    /// `in_base`: with this very answer the base has it, so that nothing has to fold it any more.
+    Completed {
+        verdict: &'static str,
+        dot: Dot,
+        in_base: bool,
+    },
     Conflicted,
     Rejected(ResultError),
     Deferred,
@@ -150,8 +155,8 @@ impl Store {
             self.record_conflict(row, conflict, now)?;
         }
         match decision {
-            Decision::Completed { verdict, dot } => {
-                self.complete(row, verdict, version, &dot, now)?;
+            Decision::Completed { verdict, dot, in_base } => {
+                self.complete(row, verdict, version, &dot, in_base, now)?;
                 counts.completed += 1;
                 counts.merged += u64::from(verdict == "merged");
             }
@@ -194,14 +199,22 @@ impl Store {
         Ok(())
     }
 
-    fn complete(&mut self, row: &QueueRow, verdict: &str, version: u64, dot: &Dot, now: Timestamp) -> Result<()> {
+    fn complete(
+        &mut self,
+        row: &QueueRow,
+        verdict: &str,
+        version: u64,
+        dot: &Dot,
+        in_base: bool,
+        now: Timestamp,
+    ) -> Result<()> {
         self.conn
             .prepare_cached(
                 "UPDATE sync_queue SET status = 'completed', term = NULL, decided = 1, void = 0, ended_at = ?2, verdict = ?3,
-                        verdict_version = ?4, dot_device = ?5, dot_sequence = ?6
+                        verdict_version = ?4, dot_device = ?5, dot_sequence = ?6, open = ?7
                  WHERE sequence = ?1 AND status = 'in_progress'",
             )?
-            .execute(params![row.sequence, now.millis(), verdict, version, dot.device_id, dot.sequence])?;
+            .execute(params![row.sequence, now.millis(), verdict, version, dot.device_id, dot.sequence, !in_base])?;
         self.note_transition(row, OperationStatus::Completed, None, now)?;
         self.note_outcome(row.entity, None, now)
     }
@@ -359,7 +372,9 @@ fn check_left_out(rows: &[QueueRow], results: &[Option<&OperationResult>]) -> st
 
 fn decide(row: &QueueRow, result: Option<&OperationResult>, device: &Device) -> Decision {
     let own = Dot::new(&device.device_id, row.sequence);
-    let Some(result) = result else { return Decision::Completed { verdict: "applied", dot: own } };
+    let Some(result) = result else {
+        return Decision::Completed { verdict: "applied", dot: own, in_base: !device.reset };
+    };
     let error = || {
         result.error.clone().unwrap_or_else(|| ResultError {
             code: "unspecified".into(),
@@ -380,7 +395,8 @@ fn decide(row: &QueueRow, result: Option<&OperationResult>, device: &Device) -> 
                 _ => own,
             };
             let verdict = if first == FirstStatus::Merged { "merged" } else { "applied" };
-            Decision::Completed { verdict, dot }
+            let in_base = !device.reset && (result.deleted || result.record.is_some());
+            Decision::Completed { verdict, dot, in_base }
         }
         Some(FirstStatus::Conflict) => Decision::Conflicted,
         Some(FirstStatus::Rejected) => Decision::Rejected(error()),
