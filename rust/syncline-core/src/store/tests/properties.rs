@@ -1,7 +1,7 @@
 //! Random lives of a store, checked after every step. proptest prints the steps and the seed of a life that fails.
 
 use proptest::prelude::*;
-use syncline_protocol::{Conflict, ConflictResult, FieldConflict, OperationKind, Winner};
+use syncline_protocol::Conflict;
 
 use super::*;
 use crate::conflict::Resolution;
@@ -216,24 +216,8 @@ impl Life {
 }
 
 fn ledger(id: &str) -> Conflict {
-    let one = serde_json::value::RawValue::from_string("1".into()).expect("JSON");
-    Conflict {
-        id: format!("c-{id}"),
-        rule: "manual".into(),
-        result: ConflictResult::Conflict,
-        entity_type: "pin".into(),
-        entity_id: "e".into(),
-        operation_id: id.into(),
-        operation: OperationKind::Update,
-        device_id: "A".into(),
-        user_id: "user".into(),
-        our_clock: Clock::new(),
-        their_clock: clock(&[("B", 7)]),
-        their_deleted: id.ends_with('7'),
-        decided_at: Timestamp::from_millis(0),
-        fields: [("f1".into(), FieldConflict { base: None, ours: None, theirs: Some(one), winner: Winner::None })]
-            .into(),
-    }
+    let conflict = verdicts::conflict(id, "f1", "0", "1", clock(&[("B", 7)]));
+    Conflict { their_deleted: id.ends_with('7'), ..conflict }
 }
 
 proptest! {

@@ -2,7 +2,7 @@ use super::*;
 use crate::conflict::Resolution;
 use syncline_protocol::{Conflict, ConflictResult, FieldConflict, OperationKind, Winner};
 
-fn conflict(id: &str, field: &str, ours: &str, theirs: &str, their_clock: Clock) -> Conflict {
+pub(super) fn conflict(id: &str, field: &str, ours: &str, theirs: &str, their_clock: Clock) -> Conflict {
     let value = |text: &str| Some(serde_json::value::RawValue::from_string(text.into()).expect("JSON"));
     Conflict {
         id: format!("c-{id}"),
