@@ -159,7 +159,7 @@ impl Shared {
     /// Wakes those who wait for news, and has the listeners told.
     pub(super) fn announce(self: &Arc<Self>) {
         self.progress.send_modify(|count| *count += 1);
-        self.checkpoints.after_commit(&*self.environment.runtime);
+        self.checkpoints.after_commit(&*self.environment.runtime, &self.readers);
         if self.listeners.must_dispatch() {
             let shared = Arc::clone(self);
             let tell = move || shared.listeners.tell(|| shared.metrics().ok());

@@ -48,6 +48,13 @@ impl Reader {
         &self.conn
     }
 
+    /// So many pages of the WAL have not been moved into the file yet.
+    pub(crate) fn wal_pages(&self) -> Result<u64> {
+        let pages = |row: &Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        let (all, moved) = self.conn.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], pages)?;
+        Ok(u64::try_from(all - moved).unwrap_or(0))
+    }
+
     /// One entity; `None` if this device never heard of it.
     pub(crate) fn get(&self, entity_type: &str, entity_id: &str) -> Result<Option<Entity>> {
         const SQL: &str = "SELECT entity, entity_type, entity_id, current, open_operations, last_synced_at,
