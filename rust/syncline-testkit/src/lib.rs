@@ -27,9 +27,11 @@
 //! - [`TestDevice::kill`] is the death of the process; [`World::copy`] a restored backup; [`World::process`] a second process on
 //!   one file; [`TestServer::snapshot`] and [`TestServer::restore`] a server that goes back in time.
 //! - [`worlds::run_plan`] lives a random [`plan::Plan`] to its end.
+//! - [`disk::Disk`] is a disk that loses power, fails calls and fills up, for whatever opens SQLite files.
 //! - [`World::assert_invariants`] checks spec §9 by plain SQL on the files, and that every body matched the OpenAPI document.
 
 mod check;
+pub mod disk;
 mod lock;
 mod network;
 pub mod plan;
