@@ -243,3 +243,99 @@ impl Content {
         losses
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rand::SeedableRng;
+
+    use super::*;
+
+    /// A file as a plain list of what each byte may be after a power loss; beyond its end it is zeros.
+    struct Model {
+        now: Vec<u8>,
+        may_be: Vec<BTreeSet<u8>>,
+        failed: bool,
+        lengths: BTreeSet<usize>,
+    }
+
+    const LONGEST: usize = 3 * SECTOR;
+
+    impl Model {
+        fn wrote(&mut self) {
+            self.lengths.insert(self.now.len());
+            for (at, may_be) in self.may_be.iter_mut().enumerate() {
+                may_be.insert(self.now.get(at).copied().unwrap_or(0));
+            }
+        }
+
+        fn certain(&mut self) {
+            self.lengths.clear();
+            self.may_be.iter_mut().for_each(BTreeSet::clear);
+            self.wrote();
+        }
+    }
+
+    fn step(content: &mut Content, model: &mut Model, random: &mut StdRng) {
+        match random.random_range(0..10) {
+            0..6 => {
+                let offset = random.random_range(0..LONGEST);
+                let data: Vec<u8> = vec![random.random(); random.random_range(0..=(LONGEST - offset).min(700))];
+                content.write(offset, &data);
+                if !data.is_empty() {
+                    model.now.resize(model.now.len().max(offset + data.len()), 0);
+                    model.now[offset..offset + data.len()].copy_from_slice(&data);
+                }
+                model.wrote();
+            }
+            6 => {
+                let len = random.random_range(0..LONGEST);
+                content.truncate(len);
+                model.now.resize(len, 0);
+                model.wrote();
+            }
+            7 => {
+                content.fail_sync(random);
+                model.failed = true;
+            }
+            _ => {
+                content.sync();
+                if !model.failed {
+                    model.certain();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_is_what_was_synced_or_what_was_written_since() {
+        let (mut certain, mut torn) = (0, 0);
+        for seed in 0..200 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut content = Content::default();
+            let zero = BTreeSet::from([0]);
+            let mut model =
+                Model { now: vec![], may_be: vec![zero; LONGEST], failed: false, lengths: BTreeSet::from([0]) };
+            for _ in 0..3 {
+                for _ in 0..random.random_range(0..12) {
+                    step(&mut content, &mut model, &mut random);
+                    assert_eq!(content.bytes(), model.now, "seed {seed}: a read gives what was written last");
+                }
+                let arrival = [Arrival::Nothing, Arrival::Everything, Arrival::Some(50)][random.random_range(0..3)];
+                torn += content.lose_power(arrival, &mut random).torn;
+                let (shortest, longest) = (model.lengths.first().unwrap(), model.lengths.last().unwrap());
+                assert!((shortest..=longest).contains(&&content.len()), "seed {seed}: {}", content.len());
+                for (at, byte) in content.bytes().iter().enumerate() {
+                    let may_be = &model.may_be[at];
+                    assert!(may_be.contains(byte) || (*byte == 0 && may_be.len() > 1), "seed {seed}: byte {at}");
+                    certain += u64::from(may_be.len() == 1 && *byte != 0);
+                }
+                model.now = content.bytes().to_vec();
+                model.failed = false;
+                model.certain();
+            }
+        }
+        assert!(certain > 20_000 && torn > 20, "{certain} certain bytes, {torn} torn sectors");
+    }
+}

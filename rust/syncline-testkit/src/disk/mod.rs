@@ -116,6 +116,8 @@ impl Disk {
 
     /// Copies a database and its WAL as they lie, unsynced bytes included, on the other disk for good. What has that name there
     /// is replaced, but for connections that have it open.
+    ///
+    /// To look at a database without touching it, look at a copy: SQLite checkpoints when the last connection of a file closes.
     pub fn copy_to(&self, name: &str, other: &Disk, other_name: &str) {
         for suffix in ["", "-wal", "-journal"] {
             let bytes =
@@ -133,7 +135,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// The path under which this process opens the file that all processes of the disk know as `name`.
+    /// The path under which this process opens the file that all processes of the disk know as `name`. Its numbers
+    /// differ from run to run: keep it out of what must be repeatable.
     pub fn path(&self, name: &str) -> PathBuf {
         format!("/disk-{}/process-{}/{name}", self.inner.number, self.number).into()
     }
