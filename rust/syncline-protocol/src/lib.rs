@@ -12,6 +12,8 @@ mod problem;
 mod pull;
 mod push;
 mod record;
+#[cfg(feature = "teeth")]
+pub mod teeth;
 mod timestamp;
 
 pub use clock::{Clock, ClockOrder, Dot};
@@ -37,3 +39,24 @@ pub const PROTOCOL_HEADER: &str = "syncline-protocol";
 
 /// The device id under which direct writes on the server are recorded.
 pub const SERVER_DEVICE: &str = "server";
+
+/// Whether a bug of [`teeth`] is planted on this thread: `planted!(ForgetTerm)`.
+#[cfg(feature = "teeth")]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {
+        ($crate::teeth::planted() == Some($crate::teeth::Bug::$bug))
+    };
+}
+
+/// Whether a bug is planted: never, without the feature `teeth`.
+#[cfg(not(feature = "teeth"))]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
+#[cfg(all(feature = "teeth", not(debug_assertions)))]
+compile_error!("the feature `teeth` plants bugs: a release build must not contain it");

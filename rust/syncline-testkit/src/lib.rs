@@ -46,6 +46,18 @@ pub use server::{Exchange, TestServer};
 pub use steps::{ManualClock, SeededRandom, Started, StepRuntime, Steps};
 pub use world::{SCOPE, TOKEN, TestDevice, USER, World};
 
+/// Plants the bug that `SYNCLINE_TEETH` names, on this thread.
+///
+/// # Panics
+/// If there is no such bug.
+#[cfg(feature = "teeth")]
+fn plant_named() {
+    use syncline_protocol::teeth::{Bug, plant};
+    if let Ok(name) = std::env::var("SYNCLINE_TEETH") {
+        plant(Some(Bug::parse(&name).unwrap_or_else(|| panic!("there is no bug {name}"))));
+    }
+}
+
 /// The Rust examples of the docs, as doc tests: they are compiled, and run unless they say otherwise.
 #[cfg(doctest)]
 mod docs {

@@ -38,6 +38,8 @@ pub struct World {
 impl World {
     /// A world without devices. The same seed gives the same ids, jitter and order.
     pub fn new(seed: u64) -> Self {
+        #[cfg(feature = "teeth")]
+        crate::plant_named();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let steps = Steps::default();
         let server = TestServer::new(folder.path().join("server.db"), ManualClock::new(&steps), seed);

@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use syncline_protocol::Timestamp;
+use syncline_protocol::{Timestamp, planted};
 
 use super::deliver::deliver;
 use super::primitives::Arc;
@@ -167,8 +167,9 @@ impl Shared {
     }
 
     fn wait_after(&self, pumped: &Pumped) -> Duration {
+        let longest = if planted!(TimerNotArmed) { LONGEST_WAIT * 60 * 24 } else { LONGEST_WAIT };
         let millis = pumped.until.map(|until| until.millis() - self.environment.clock.now().millis());
-        millis.map_or(LONGEST_WAIT, |millis| Duration::from_millis(millis.max(0).unsigned_abs())).min(LONGEST_WAIT)
+        millis.map_or(longest, |millis| Duration::from_millis(millis.max(0).unsigned_abs())).min(longest)
     }
 
     /// Turns the crank whenever there may be something to do, for as long as it is polled.

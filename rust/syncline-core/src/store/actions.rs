@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rusqlite::params;
-use syncline_protocol::{Conflict, Timestamp};
+use syncline_protocol::{Conflict, Timestamp, planted};
 
 use super::Store;
 use super::failure::unreadable;
@@ -60,7 +60,9 @@ impl Store {
             for row in &group {
                 store.drop_cancelled_dependencies(row)?;
                 if row.reason.as_deref() == Some("conflict") {
-                    store.see_their_clock(row)?;
+                    if !planted!(RetryKeepsClock) {
+                        store.see_their_clock(row)?;
+                    }
                     store.settle_ledger(&row.id, ResolutionKind::TakeLocal, now)?;
                 }
                 store.make_pending_again(row, now)?;
@@ -102,7 +104,7 @@ impl Store {
         if row.survivor.is_some() {
             return Err(SynclineError::not_possible("the operation was folded into an earlier one of its entity"));
         }
-        let group = row.group(&self.conn)?;
+        let group = if planted!(ActOnOneMember) { vec![row] } else { row.group(&self.conn)? };
         if group.iter().any(|member| !states.contains(&member.status)) {
             return Err(SynclineError::not_possible(otherwise));
         }
@@ -114,7 +116,7 @@ impl Store {
         for row in rows.iter().filter(|row| !row.void) {
             // A dependent may have failed on account of an earlier row of this very list.
             let Some(row) = QueueRow::find(&self.conn, row.sequence)? else { continue };
-            if row.claimed && !row.decided {
+            if row.claimed && !row.decided && !planted!(CancelClaimed) {
                 self.void(&row, now)?;
             } else if row.status != Cancelled {
                 self.transition(&row, Cancelled, Why::code(reason), now)?;
@@ -160,7 +162,7 @@ impl Store {
         for sequence in dependents {
             let Some(dependent) = QueueRow::find(&self.conn, sequence)? else { continue };
             for member in dependent.group(&self.conn)? {
-                if member.status == Pending && !member.void {
+                if member.status == Pending && !member.void && !planted!(SendDependent) {
                     let why = Why::told("dependency_cancelled", "An operation that it depends on was cancelled.");
                     self.fail(&member, why, false, now)?;
                     touched.insert(member.entity);
@@ -173,13 +175,11 @@ impl Store {
     /// `pending` again, counted anew; under a new key if the server has stored a verdict for the old one.
     pub(super) fn make_pending_again(&mut self, row: &QueueRow, now: Timestamp) -> Result<()> {
         self.transition(row, Pending, Why::default(), now)?;
-        self.conn
-            .prepare_cached(
-                "UPDATE sync_queue SET attempts = 0, waits = 0, key_try = key_try + decided,
-                        claimed = CASE decided WHEN 1 THEN 0 ELSE claimed END, decided = 0
-                 WHERE sequence = ?1",
-            )?
-            .execute([row.sequence])?;
+        let anew = "UPDATE sync_queue SET attempts = 0, waits = 0, key_try = key_try + decided,
+                 claimed = CASE decided WHEN 1 THEN 0 ELSE claimed END, decided = 0
+             WHERE sequence = ?1";
+        let anew = if planted!(AttemptsNotReset) { &anew.replace("attempts = 0, ", "") } else { anew };
+        self.conn.prepare_cached(anew)?.execute([row.sequence])?;
         Ok(())
     }
 
@@ -195,7 +195,10 @@ impl Store {
 
     /// The clock that the app saw when it looked at the conflict: the ledger row's, never a later one.
     pub(super) fn see_their_clock(&mut self, row: &QueueRow) -> Result<Option<Conflict>> {
-        let Some(conflict) = self.latest_conflict(&row.id)? else { return Ok(None) };
+        let Some(mut conflict) = self.latest_conflict(&row.id)? else { return Ok(None) };
+        if planted!(ResolveWithBase) {
+            conflict.their_clock.merge(&self.entity(row.entity)?.base_clock);
+        }
         self.add_to_base_clock(row.sequence, &conflict)?;
         Ok(Some(conflict))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rusqlite::params;
-use syncline_protocol::Timestamp;
+use syncline_protocol::{Timestamp, planted};
 
 use super::Store;
 use super::row::QueueRow;
@@ -118,7 +118,7 @@ impl Store {
                  WHERE next_attempt_at IS NOT NULL",
             )?
             .query_row([now.millis()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if !jumped {
+        if !jumped || planted!(WaitNotCut) {
             return Ok(earliest.map(Timestamp::from_millis));
         }
         self.write(|store| {
@@ -167,12 +167,12 @@ impl Store {
     }
 
     fn candidate(&self, row: &QueueRow) -> Result<Candidate> {
+        let before = "SELECT sequence, void, park FROM sync_queue
+             WHERE entity = ?1 AND open = 1 AND sequence < ?2 AND status <> 'completed' ORDER BY sequence DESC LIMIT 1";
+        let before = if planted!(WaitForCancelled) { &before.replace("open = 1 AND", "") } else { before };
         let predecessor = self
             .conn
-            .prepare_cached(
-                "SELECT sequence, void, park FROM sync_queue
-                 WHERE entity = ?1 AND open = 1 AND sequence < ?2 AND status <> 'completed' ORDER BY sequence DESC LIMIT 1",
-            )?
+            .prepare_cached(before)?
             .query_map(params![row.entity, row.sequence], read_blocker)?
             .next()
             .transpose()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::params;
 use serde_json::value::RawValue;
-use syncline_protocol::{Clock, Dot, PushOperation, Timestamp};
+use syncline_protocol::{Clock, Dot, PushOperation, Timestamp, planted};
 
 use super::failure::unreadable;
 use super::row::{QueueRow, parse_clock, parse_record};
@@ -84,7 +84,7 @@ impl Store {
             let tries: u32 = found.get(1)?;
             let operation = PushOperation {
                 id: row.id.clone(),
-                idempotency_key: if tries == 1 { key } else { format!("{key}#{tries}") },
+                idempotency_key: if tries == 1 || planted!(RetryUnderOldKey) { key } else { format!("{key}#{tries}") },
                 sequence: row.sequence,
                 operation: row.kind,
                 entity_type: found.get(6)?,
@@ -117,6 +117,9 @@ impl Store {
             operation.base_clock.add(&Dot::new(device, sequence));
         }
         operation.base_clock.merge(ahead);
+        if planted!(CoverOwnSequences) {
+            operation.base_clock.add(&Dot::new(&self.device_id, row.sequence - 1));
+        }
         operation.depends_on = self
             .conn
             .prepare_cached("SELECT depends_on_id FROM dependencies WHERE sequence = ?1 ORDER BY depends_on")?

@@ -1,7 +1,7 @@
 //! Folding a new operation into one of its lane that still waits (spec §2): what never left the device need not travel twice.
 
 use rusqlite::params;
-use syncline_protocol::{Clock, MAX_PAYLOAD_BYTES, OperationKind, Timestamp};
+use syncline_protocol::{Clock, MAX_PAYLOAD_BYTES, OperationKind, Timestamp, planted};
 
 use super::Store;
 use super::enqueue::Prepared;
@@ -43,7 +43,7 @@ impl Store {
             }
             (OperationKind::Update, OperationKind::Delete) => (OperationKind::Delete, None),
             (OperationKind::Create, OperationKind::Delete) => {
-                let empty_base = entity.base_version == 0 && entity.base_clock.is_empty();
+                let empty_base = planted!(VanishOnBase) || (entity.base_version == 0 && entity.base_clock.is_empty());
                 // With an earlier operation in the lane the delete is not the create's alone (docs/adr/0010).
                 let nothing_lost =
                     empty_base && self.is_first_of_lane(&older)? && !self.has_dependents(older.sequence)?;
@@ -65,24 +65,29 @@ impl Store {
             before = base.clone();
         }
         self.note_bytes_grown(merged.as_ref().map_or(0, String::len) as i64 - bytes);
-        self.conn
-            .prepare_cached(
-                "UPDATE sync_queue SET operation = ?2, payload = ?3, before = ?4, timestamp = ?5
-                 WHERE sequence = ?1 AND status = 'pending' AND claimed = 0",
-            )?
-            .execute(params![older.sequence, kind.as_str(), merged, before.to_string(), timestamp])?;
+        let fold = "UPDATE sync_queue SET operation = ?2, payload = ?3, before = ?4, timestamp = ?5
+             WHERE sequence = ?1 AND status = 'pending' AND claimed = 0";
+        let fold = if planted!(FoldSent) { fold.trim_end_matches(" AND claimed = 0") } else { fold };
+        self.conn.prepare_cached(fold)?.execute(params![
+            older.sequence,
+            kind.as_str(),
+            merged,
+            before.to_string(),
+            timestamp
+        ])?;
         Ok(Some(Folded { survivor: older.sequence, also_cancelled: None }))
     }
 
     /// The operation a new one may fold into, with its payload.
     fn fold_target(&self, entity: &EntityRow, base_clock: &Clock) -> Result<Option<(QueueRow, Option<String>)>> {
-        let last: Option<u64> = self
-            .conn
-            .prepare_cached("SELECT max(sequence) FROM sync_queue WHERE entity = ?1 AND open = 1")?
-            .query_row([entity.entity], |row| row.get(0))?;
+        let last = "SELECT max(sequence) FROM sync_queue WHERE entity = ?1 AND open = 1";
+        let last = if planted!(FoldIntoCancelled) { last.trim_end_matches(" AND open = 1") } else { last };
+        let last: Option<u64> = self.conn.prepare_cached(last)?.query_row([entity.entity], |row| row.get(0))?;
         let Some(last) = last else { return Ok(None) };
         let Some(older) = QueueRow::find(&self.conn, last)? else { return Ok(None) };
-        let never_left = older.status == OperationStatus::Pending && !older.claimed && older.key_try == 1;
+        let is_pending = older.status == OperationStatus::Pending
+            || (planted!(FoldIntoCancelled) && older.status == OperationStatus::Cancelled);
+        let never_left = is_pending && (!older.claimed || planted!(FoldSent)) && older.key_try == 1;
         if !never_left || older.transaction_id.is_some() {
             return Ok(None);
         }
@@ -90,7 +95,7 @@ impl Store {
             .conn
             .prepare_cached("SELECT base_clock, payload FROM sync_queue WHERE sequence = ?1")?
             .query_row([last], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok((clock == clock_text(base_clock)).then_some((older, payload)))
+        Ok((planted!(FoldOnAnyBase) || clock == clock_text(base_clock)).then_some((older, payload)))
     }
 
     fn before_of(&self, sequence: u64) -> Result<String> {

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use syncline_protocol::{
     Clock, MAX_TRANSACTION_BYTES, MAX_TRANSACTION_OPERATIONS, OperationKind, Record, Timestamp, canonical_payload,
-    check_entity_id, check_name,
+    check_entity_id, check_name, planted,
 };
 
 use super::Store;
@@ -181,15 +181,15 @@ impl Store {
         }
         let tail = self.tail()?;
         let sequence = tail.next_sequence;
-        let timestamp = now.millis().max(tail.latest_ms + 1);
+        let timestamp = if planted!(WallClock) { now.millis() } else { now.millis().max(tail.latest_ms + 1) };
         let dependencies = self.check_dependencies(operation, sequence)?;
         let entity = self.find_entity(&operation.entity_type, &operation.entity_id)?;
         let (base_clock, before) = match group {
-            Some((_, member)) => (member.base_clock.clone(), member.before.clone()),
-            None => seen(entity.as_ref(), operation),
+            Some((_, member)) if !planted!(ClockAtCommit) => (member.base_clock.clone(), member.before.clone()),
+            _ => seen(entity.as_ref(), operation),
         };
         let folded = match (&entity, group) {
-            (Some(entity), None) if operation.coalesce && dependencies.is_empty() => {
+            (Some(entity), None) if operation.coalesce && (dependencies.is_empty() || planted!(FoldWithDependency)) => {
                 self.coalesce(entity, operation, &base_clock, timestamp)?
             }
             _ => None,
@@ -202,7 +202,8 @@ impl Store {
         let key = match &operation.key {
             Some(key) => key,
             None => {
-                derived = derived_key(&self.device_id, sequence, operation, timestamp);
+                let (place, at) = if planted!(KeyWithoutSequence) { (0, now.millis()) } else { (sequence, timestamp) };
+                derived = derived_key(&self.device_id, place, operation, at);
                 &derived
             }
         };
@@ -230,18 +231,19 @@ impl Store {
             folded.as_ref().map(|folded| folded.survivor),
             ended,
         ])?;
+        let waits = folded.as_ref().filter(|_| planted!(FoldWithDependency)).map_or(sequence, |folded| folded.survivor);
         for (earlier, id) in dependencies {
             self.conn
                 .prepare_cached(
                     "INSERT OR IGNORE INTO dependencies (sequence, depends_on, depends_on_id) VALUES (?1, ?2, ?3)",
                 )?
-                .execute(params![sequence, earlier, id])?;
+                .execute(params![waits, earlier, id])?;
         }
         // Only now: what failed above must leave the tail to be read anew, which `write` sees to.
         let mut tail = self.tail()?;
         tail.next_sequence += 1;
         tail.bytes_through = bytes_through;
-        tail.latest_ms = timestamp;
+        tail.latest_ms = if planted!(ForgetOwnTimes) { tail.latest_ms } else { timestamp };
         self.tail = Some(tail);
         let status = if folded.is_some() { OperationStatus::Cancelled } else { OperationStatus::Pending };
         self.note_enqueued(&operation.id, sequence, status, now);

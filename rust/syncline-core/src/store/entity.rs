@@ -1,7 +1,7 @@
 //! The replica: an entity's base, its operations folded in, and what happens to it when either changes (spec §3).
 
 use rusqlite::{OptionalExtension, params};
-use syncline_protocol::{Clock, OperationKind, Record, Timestamp};
+use syncline_protocol::{Clock, OperationKind, Record, Timestamp, planted};
 
 use super::Store;
 use super::row::{clock_text, parse_clock, parse_record};
@@ -55,7 +55,7 @@ impl EntityRow {
 
     /// Whether what the server says at `version` is news (spec §3).
     pub(super) fn is_news(&self, version: u64) -> bool {
-        version > self.base_version || (!self.base_confirmed && version > 0)
+        version > self.base_version || planted!(BaseMovesBack) || (!self.base_confirmed && version > 0)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rusqlite::params;
-use syncline_protocol::{ResultError, Timestamp};
+use syncline_protocol::{ResultError, Timestamp, planted};
 
 use super::Store;
 use super::row::QueueRow;
@@ -77,6 +77,10 @@ impl Store {
             self.conn
                 .prepare_cached("UPDATE sync_queue SET attempts = attempts + 1 WHERE sequence = ?1")?
                 .execute([row.sequence])?;
+            if planted!(BudgetEndsInCancel) {
+                self.transition(row, OperationStatus::Cancelled, why, now)?;
+                return Ok(true);
+            }
             self.fail(row, why, false, now)?;
             return Ok(true);
         }
@@ -89,7 +93,7 @@ impl Store {
     /// Returns how many others that were.
     pub(super) fn fail_rest(&mut self, transactions: BTreeSet<String>, now: Timestamp) -> Result<u64> {
         let mut failed = 0;
-        for transaction in transactions {
+        for transaction in transactions.into_iter().filter(|_| !planted!(GroupFailsInPart)) {
             let rest = QueueRow::select(
                 &self.conn,
                 "transaction_id = ?1 AND status = 'pending' AND void = 0 ORDER BY sequence",
@@ -130,7 +134,7 @@ impl Store {
             let mut broken = BTreeSet::new();
             for GiveBack { sequence, how } in returns {
                 let Some(row) = QueueRow::find(&store.conn, *sequence)? else { continue };
-                if row.status != OperationStatus::InProgress || row.term != Some(term) {
+                if row.status != OperationStatus::InProgress || (row.term != Some(term) && !planted!(ForgetTerm)) {
                     continue;
                 }
                 touched.insert(row.entity);

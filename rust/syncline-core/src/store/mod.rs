@@ -48,7 +48,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 
 use rusqlite::Connection;
-use syncline_protocol::Timestamp;
+use syncline_protocol::{Timestamp, planted};
 
 pub(crate) use actions::Unsent;
 pub(crate) use candidates::{Blocker, Candidate, Park};
@@ -214,6 +214,12 @@ impl Store {
     }
 
     fn publish(&mut self) {
+        if planted!(EventsOutOfOrder) {
+            self.uncommitted.operations.reverse();
+        }
+        if planted!(EventTwice) {
+            self.committed.operations.extend_from_slice(&self.uncommitted.operations);
+        }
         self.committed.operations.append(&mut self.uncommitted.operations);
         self.committed.entities.append(&mut self.uncommitted.entities);
         self.committed.notices.append(&mut self.uncommitted.notices);

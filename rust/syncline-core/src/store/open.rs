@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
-use syncline_protocol::Timestamp;
+use syncline_protocol::{Timestamp, planted};
 
 use super::{Changes, Device, Store, StoreOptions, Tail, Tally};
 use crate::config::Durability;
@@ -129,7 +129,7 @@ impl Store {
             next_sequence: last + 1,
             bytes_through,
             next_change: last_change.unwrap_or(0) + 1,
-            latest_ms: seen.max(timestamp),
+            latest_ms: if planted!(ForgetOwnTimes) { seen } else { seen.max(timestamp) },
         };
         self.tail = Some(tail);
         self.tail_is_ours = !self.conn.is_autocommit();
@@ -263,7 +263,8 @@ pub(super) fn check_version(conn: &Connection, supported: u32) -> Result<()> {
 
 fn configure(conn: &Connection, durability: Durability) -> Result<()> {
     conn.pragma_update(None, "journal_mode", "WAL")?;
-    conn.pragma_update(None, "synchronous", if durability == Durability::Full { "FULL" } else { "NORMAL" })?;
+    let synchronous = if durability == Durability::Full { "FULL" } else { "NORMAL" };
+    conn.pragma_update(None, "synchronous", if planted!(SynchronousOff) { "OFF" } else { synchronous })?;
     if cfg!(target_vendor = "apple") {
         conn.pragma_update(None, "fullfsync", durability == Durability::Full)?;
         conn.pragma_update(None, "checkpoint_fullfsync", true)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rusqlite::{OptionalExtension, params};
-use syncline_protocol::{Change, MAX_COUNTER, PullResponse, Timestamp, check_entity_id, check_name};
+use syncline_protocol::{Change, MAX_COUNTER, PullResponse, Timestamp, check_entity_id, check_name, planted};
 
 use super::Store;
 use super::open::UNCONFIRM_ALL;
@@ -46,6 +46,10 @@ impl Store {
             }
             // In a reset most entities are new, or at least not to be looked at first.
             let fresh = device.reset || page.response.reset;
+            if planted!(CursorBeforePage) {
+                store.advance_cursor(page)?;
+                store.run("COMMIT").and_then(|()| store.run("BEGIN IMMEDIATE"))?;
+            }
             for change in &page.response.changes {
                 store.take_change(change, fresh)?;
             }
@@ -65,7 +69,9 @@ impl Store {
     /// Every base becomes unconfirmed: the server will say again which of them still hold.
     pub(super) fn begin_reset(&mut self) -> Result<()> {
         self.conn.prepare_cached("UPDATE device SET reset = 1, cursor = NULL, cursor_version = 0")?.execute([])?;
-        self.conn.prepare_cached(UNCONFIRM_ALL)?.execute([])?;
+        if !planted!(ResetKeepsBases) {
+            self.conn.prepare_cached(UNCONFIRM_ALL)?.execute([])?;
+        }
         Ok(())
     }
 
@@ -80,12 +86,10 @@ impl Store {
             .prepare_cached("SELECT entity FROM entities WHERE base_confirmed = 0")?
             .query_map([], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
-        self.conn
-            .prepare_cached(
-                "UPDATE entities SET base = NULL, base_clock = '{}', base_version = 0, base_confirmed = 1 WHERE base_confirmed = 0",
-            )?
-            .execute([])?;
-        self.refold_all(dropped)
+        let drop = "UPDATE entities SET base = NULL, base_clock = '{}', base_version = 0, base_confirmed = 1 WHERE base_confirmed = 0";
+        let drop = if planted!(DroppedBaseKeepsVersion) { &drop.replace("base_version = 0,", "") } else { drop };
+        self.conn.prepare_cached(drop)?.execute([])?;
+        self.refold_all(dropped.into_iter().filter(|_| !planted!(ResetKeepsCurrent)))
     }
 
     fn advance_cursor(&mut self, page: &PullPage<'_>) -> Result<()> {
@@ -94,7 +98,8 @@ impl Store {
         if !response.has_more {
             version = version.max(page.heard_version);
         }
-        let latest = response.changes.iter().map(|change| change.changed_at.millis()).max().unwrap_or(0);
+        let latest = response.changes.iter().map(|change| change.changed_at.millis()).max();
+        let latest = latest.filter(|_| !planted!(ForgetSeenTimes)).unwrap_or(0);
         self.conn
             .prepare_cached(
                 "UPDATE device SET cursor = ?1, cursor_version = max(cursor_version, ?2), epoch = ?3,
@@ -132,6 +137,9 @@ impl Store {
                 )?
                 .execute(params![entity, text, clock_text(&change.clock), change.version, change_number])?;
             self.note_entity(&change.entity_type, &change.entity_id);
+            return Ok(());
+        }
+        if planted!(SkipBusyEntities) {
             return Ok(());
         }
         let device = self.device()?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rusqlite::params;
-use syncline_protocol::{Dot, Timestamp};
+use syncline_protocol::{Dot, Timestamp, planted};
 
 use super::Store;
 use super::row::{QueueRow, clock_text};
@@ -30,12 +30,13 @@ impl Store {
             Some(newest) if self.options.retention.count > 0 => before.min(newest.saturating_sub(1)),
             _ => before,
         };
-        let ended = QueueRow::select(
-            &self.conn,
+        let before = if planted!(PruneEarly) { now.millis() } else { before };
+        let ended =
             "ended_at <= ?1 AND open = 0 AND survivor IS NULL AND sequence < (SELECT max(sequence) FROM sync_queue)
-             ORDER BY ended_at, sequence LIMIT ?2",
-            params![before, SLICE],
-        )?;
+             ORDER BY ended_at, sequence LIMIT ?2";
+        let ended = if planted!(PruneLast) { &ended.replace("sequence < (", "sequence <= (") } else { ended };
+        let ended = if planted!(KeepCancelled) { &format!("status = 'completed' AND {ended}") } else { ended };
+        let ended = QueueRow::select(&self.conn, ended, params![before, SLICE])?;
         if ended.is_empty() {
             return Ok(0);
         }
@@ -67,7 +68,8 @@ impl Store {
                 .conn
                 .prepare_cached("SELECT EXISTS (SELECT 1 FROM sync_queue WHERE survivor = ?1 AND sequence = ?2)")?
                 .query_row([member.sequence, last], |row| row.get(0))?;
-            if member.open || !member.status.has_ended() || member.sequence == last || folded_last {
+            let is_last = (member.sequence == last || folded_last) && !planted!(PruneLast);
+            if member.open || !member.status.has_ended() || is_last {
                 return Ok(false);
             }
         }

@@ -1,7 +1,7 @@
 //! After something broke: a process that died, a copy of this file, a server that went back in time.
 
 use rusqlite::params;
-use syncline_protocol::Timestamp;
+use syncline_protocol::{Timestamp, planted};
 
 use super::Store;
 use super::row::QueueRow;
@@ -15,7 +15,9 @@ impl Store {
     pub(crate) fn begin_drain(&mut self, now: Timestamp) -> Result<u64> {
         self.write(|store| {
             store.conn.prepare_cached("UPDATE device SET term = term + 1")?.execute([])?;
-            store.return_leases(now)?;
+            if !planted!(SkipRescue) {
+                store.return_leases(now)?;
+            }
             store.conn.prepare_cached("UPDATE sync_queue SET park = 0 WHERE park = -1")?.execute([])?;
             Ok(store.device()?.term)
         })
@@ -42,10 +44,9 @@ impl Store {
     pub(crate) fn fork(&mut self, device_id: &str, now: Timestamp) -> Result<()> {
         self.write(|store| {
             store.return_leases(now)?;
-            store
-                .conn
-                .prepare_cached("UPDATE device SET device_id = ?1, mark = 0, forked = 0")?
-                .execute([device_id])?;
+            let another = "UPDATE device SET device_id = ?1, mark = 0, forked = 0";
+            let another = if planted!(ForkKeepsMark) { &another.replace("mark = 0, ", "") } else { another };
+            store.conn.prepare_cached(another)?.execute([device_id])?;
             store.device_id = device_id.to_owned();
             store.uncommitted.notices.push(Notice::Forked { device_id: device_id.to_owned() });
             Ok(())
@@ -64,7 +65,8 @@ impl Store {
                     "UPDATE device SET epoch = ?1, mark = ?2, retry_after_until = NULL, retry_after_ms = NULL",
                 )?
                 .execute(params![epoch, mark])?;
-            let kept = QueueRow::select(&store.conn, "status = 'completed' ORDER BY sequence", [])?;
+            let kept = if planted!(KeptNotReturned) { "status = 'none'" } else { "status = 'completed'" };
+            let kept = QueueRow::select(&store.conn, &format!("{kept} ORDER BY sequence"), [])?;
             for row in &kept {
                 store.transition(row, OperationStatus::Pending, Why::code("server_went_back"), now)?;
                 store

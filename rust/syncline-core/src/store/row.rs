@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension, Row};
-use syncline_protocol::{Clock, OperationKind, Record};
+use syncline_protocol::{Clock, OperationKind, Record, planted};
 
 use super::failure::unreadable;
 use crate::error::{Result, SynclineError};
@@ -56,7 +56,7 @@ impl QueueRow {
             max_attempts: row.get(11)?,
             waits: row.get(12)?,
             transaction_id: row.get(13)?,
-            survivor: row.get(14)?,
+            survivor: row.get::<_, Option<u64>>(14)?.filter(|_| !planted!(CoalescedLeadsNowhere)),
             reason: row.get(15)?,
             key_try: row.get(16)?,
             payload_bytes: row.get(17)?,

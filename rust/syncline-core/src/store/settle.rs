@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::params;
 use syncline_protocol::{
     Clock, Conflict, Dot, FirstStatus, MAX_COUNTER, OperationResult, PushResponse, Record, ResultError, Status,
-    Timestamp,
+    Timestamp, planted,
 };
 
 use super::claim::SentOperation;
@@ -72,7 +72,10 @@ impl Store {
         let mut rows = Vec::with_capacity(answer.sent.len());
         for sent in answer.sent {
             match QueueRow::find(&self.conn, sent.sequence)? {
-                Some(row) if row.status == OperationStatus::InProgress && row.term == Some(answer.term) => {
+                Some(row)
+                    if row.status == OperationStatus::InProgress
+                        && (row.term == Some(answer.term) || planted!(ForgetTerm)) =>
+                {
                     rows.push(row)
                 }
                 _ => return Ok(Settled::Mismatch("it answers an older lease")),
@@ -114,6 +117,9 @@ impl Store {
             }
         }
         counts.failed += self.fail_rest(broken, now)?;
+        if planted!(AckOutsideTransaction) {
+            self.run("COMMIT").and_then(|()| self.run("BEGIN IMMEDIATE"))?;
+        }
         for (entity, members) in lanes {
             let mut entity = self.entity(entity)?;
             let left_out: Vec<&QueueRow> =
@@ -227,11 +233,11 @@ impl Store {
         version: u64,
         device: &Device,
     ) -> Result<()> {
-        if device.reset || entity.base_version >= version {
+        if device.reset || (entity.base_version >= version && !planted!(FoldLeftOutTwice)) {
             return Ok(());
         }
         let mut base = entity.base.take();
-        for row in rows {
+        for row in rows.iter().take(if planted!(FoldFirstLeftOut) { 1 } else { rows.len() }) {
             let payload: Option<String> = self
                 .conn
                 .prepare_cached("SELECT payload FROM sync_queue WHERE sequence = ?1")?
@@ -289,7 +295,8 @@ impl Store {
             self.conn.prepare_cached("UPDATE device SET mark = max(mark, ?1)")?.execute([mark])?;
         }
         self.note_synced(now);
-        let still_there = !device.reset && device.cursor.as_deref() == answer.sent_cursor;
+        let unmoved = !device.reset && device.cursor.as_deref() == answer.sent_cursor;
+        let still_there = unmoved || planted!(TakeAnyCursor);
         if let Some(cursor) = response.cursor.as_ref().filter(|_| still_there && answer.sent_cursor.is_some()) {
             self.conn
                 .prepare_cached("UPDATE device SET cursor = ?1, cursor_version = max(cursor_version, ?2)")?
@@ -320,7 +327,7 @@ impl Store {
                  SELECT ?1, ?2, ?3, entity_type, entity_id, ?4, ?5 FROM entities WHERE entity = ?6",
             )?
             .execute(params![conflict.id, row.id, row.sequence, text, now.millis(), row.entity])?;
-        if added == 1 {
+        if added == 1 || planted!(ConflictCountedTwice) {
             self.note_conflict();
         }
         Ok(())
@@ -330,7 +337,8 @@ impl Store {
 /// Pairs each sent operation with its result; `None` for one that was left out. Refuses an answer that does not fit.
 fn match_results<'a>(answer: &PushAnswer<'a>) -> std::result::Result<Vec<Option<&'a OperationResult>>, &'static str> {
     let response = answer.response;
-    if response.applied as u128 + response.results.len() as u128 != answer.sent.len() as u128 {
+    let adds_up = response.applied as u128 + response.results.len() as u128 == answer.sent.len() as u128;
+    if !adds_up && !planted!(ForgedCount) {
         return Err("it does not account for every operation sent");
     }
     if response.version > MAX_COUNTER || response.mark.is_some_and(|mark| mark > MAX_COUNTER) {
@@ -353,7 +361,11 @@ fn match_results<'a>(answer: &PushAnswer<'a>) -> std::result::Result<Vec<Option<
         }
     }
     let results = answer.sent.iter().map(|sent| by_id.remove(sent.id.as_str())).collect();
-    if by_id.is_empty() { Ok(results) } else { Err("it answers an operation that was not sent") }
+    if by_id.is_empty() || planted!(UnknownVerdictSettles) {
+        Ok(results)
+    } else {
+        Err("it answers an operation that was not sent")
+    }
 }
 
 /// The results of an entity are left out all or none; a withdrawal is never left out.
@@ -401,6 +413,7 @@ fn decide(row: &QueueRow, result: Option<&OperationResult>, device: &Device) -> 
         Some(FirstStatus::Conflict) => Decision::Conflicted,
         Some(FirstStatus::Rejected) => Decision::Rejected(error()),
         None if result.status == Status::Retry => Decision::Retry(error()),
+        None if planted!(IgnoreDeferred) => Decision::Completed { verdict: "applied", dot: own, in_base: false },
         None => Decision::Deferred,
     }
 }

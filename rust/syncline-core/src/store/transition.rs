@@ -1,7 +1,7 @@
 //! Every change of an operation's state: fenced, counted, told. Nothing else in the store writes `status`.
 
 use rusqlite::params;
-use syncline_protocol::Timestamp;
+use syncline_protocol::{Timestamp, planted};
 
 use super::Store;
 use super::row::QueueRow;
@@ -114,13 +114,17 @@ impl Store {
         reason: Option<String>,
         now: Timestamp,
     ) -> Result<()> {
-        self.tally.count(row.status, -1);
+        if !(planted!(CompletedCountStays) && row.status == Completed) {
+            self.tally.count(row.status, -1);
+        }
         self.tally.count(to, 1);
         match (row.status.has_ended(), to.has_ended()) {
             (false, true) => {
                 self.tally.bytes_ended += row.payload_bytes;
                 self.add_open(row.entity, -1)?;
-                self.release(row.sequence)?;
+                if !planted!(ForgetParked) {
+                    self.release(row.sequence)?;
+                }
             }
             (true, false) => {
                 self.tally.bytes_ended -= row.payload_bytes;
@@ -135,6 +139,9 @@ impl Store {
         if matches!(to, Pending | InProgress) && !matches!(row.status, Pending | InProgress) {
             let low = self.tally.low_water.map_or(row.sequence, |low| low.min(row.sequence));
             self.tally.low_water = Some(low);
+        }
+        if planted!(EventLost) && to == Cancelled {
+            return Ok(());
         }
         self.uncommitted.operations.push(OperationEvent {
             id: row.id.clone(),
@@ -200,7 +207,7 @@ impl Store {
     }
 
     pub(super) fn note_bytes_grown(&mut self, by: i64) {
-        self.tally.bytes_ended -= by;
+        self.tally.bytes_ended -= if planted!(BytesDrift) { 0 } else { by };
     }
 
     pub(super) fn note_synced(&mut self, now: Timestamp) {

@@ -9,6 +9,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use syncline_protocol::planted;
+
 use super::retry::Blame;
 
 /// Silences in a row that make a set suspect.
@@ -134,7 +136,7 @@ impl Suspects {
     pub(crate) fn silent(&mut self, reason: &'static str) -> bool {
         let Some(set) = self.sets.front_mut() else { return false };
         set.strikes += 1;
-        if set.strikes >= STRIKES {
+        if set.strikes >= STRIKES && !planted!(SilenceWithoutSearch) {
             set.accused = Some(Accusation::Silent(reason));
         }
         set.accused.is_some()

@@ -1,5 +1,7 @@
 //! Whether the endpoint takes the app's credential (spec §6, auth).
 
+use syncline_protocol::planted;
+
 use crate::transport::{CredentialReason, Route};
 
 /// What is known of the credential.
@@ -30,7 +32,7 @@ impl Credential {
     pub(crate) fn allows(&self, route: Route) -> bool {
         self.asking.is_none()
             && match &self.standing {
-                Standing::Required { route: refused, .. } => *refused == route,
+                Standing::Required { route: refused, .. } => *refused == route && !planted!(AuthStuck),
                 Standing::Good | Standing::Stale => true,
             }
     }

@@ -1,6 +1,6 @@
 //! The driver: what to do next, and what to do about an outcome. Pushes are in `push`, pulls in `pull`.
 
-use syncline_protocol::Timestamp;
+use syncline_protocol::{Timestamp, planted};
 
 use super::batch::BatchSize;
 use super::blame::Suspects;
@@ -78,6 +78,9 @@ impl Driver {
     /// Begins to drain under a new term. The caller holds the process lock.
     pub(crate) fn start(&mut self, store: &mut Store, now: Timestamp) -> Result<()> {
         self.term = store.begin_drain(now)?;
+        if planted!(RetryAfterInMemory) {
+            store.set_retry_after(None)?;
+        }
         self.in_flight.take_all();
         self.returns.clear();
         self.credential.abandon();
@@ -111,14 +114,14 @@ impl Driver {
             device = self.fork(store, now, random)?;
         }
         let told = device.retry_after.map(|(until, ms)| (cut(until, ms, now), ms));
-        if told != device.retry_after {
+        if told != device.retry_after && !planted!(CutWithoutEnd) {
             // Kept, or a clock that was set back would cut it anew from each moment, without end.
             store.set_retry_after(told)?;
         }
         self.connection.set_retry_after(told);
         if let Some((until, _)) = self.connection.blocked(now) {
             self.at_rest = self.in_flight.is_empty();
-            return Ok(Action::Wait { until: Some(until) });
+            return Ok(Action::Wait { until: Some(until).filter(|_| !planted!(TimerNotArmed)) });
         }
         if let Some(action) = self.start_push(store, &device, now)? {
             return Ok(action);
@@ -158,7 +161,7 @@ impl Driver {
         random: &dyn Random,
     ) -> Result<()> {
         let route = request.route();
-        if request.history != self.history {
+        if request.history != self.history && !planted!(AnswerOfOldEpoch) {
             self.keep(request);
             return Ok(());
         }
@@ -242,7 +245,7 @@ impl Driver {
     }
 
     pub(super) fn retry_after(&mut self, store: &mut Store, wait_ms: Option<u64>, now: Timestamp) -> Result<()> {
-        let Some(ms) = wait_ms else { return Ok(()) };
+        let Some(ms) = wait_ms.filter(|_| !planted!(DropRetryAfter)) else { return Ok(()) };
         let wait = Some((now.plus_millis(to_i64(ms)), ms));
         self.connection.set_retry_after(wait);
         store.set_retry_after(wait)

@@ -1,6 +1,6 @@
 //! Why an operation is not synced yet, in one sentence and one enum. Pure: facts and state in, explanation out.
 
-use syncline_protocol::Timestamp;
+use syncline_protocol::{Timestamp, planted};
 
 use crate::explain::{Explanation, Waiting};
 use crate::metrics::SyncState;
@@ -12,7 +12,7 @@ use crate::store::{BlockerFacts, ExplainFacts};
 /// The order is that of [`Waiting`]: what ended first, then what is the operation's own, then what holds for all.
 pub(crate) fn explain(facts: &ExplainFacts, state: &SyncState, searching: bool) -> Explanation {
     let found = ended(facts)
-        .or_else(|| blocked(facts))
+        .or_else(|| blocked(facts).filter(|_| !planted!(ExplainForgetsLane)))
         .or_else(|| own(facts, searching))
         .unwrap_or_else(|| shared(facts, state));
     Explanation {

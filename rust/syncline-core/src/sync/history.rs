@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use syncline_protocol::PushResponse;
+use syncline_protocol::{PushResponse, planted};
 
 /// What a push said about history when it left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +48,9 @@ impl Marks {
             };
         }
         let Some(mark) = response.mark else { return Answer::Invalid };
-        if response.epoch != known.epoch || mark <= known.mark || !self.received.insert(mark) {
+        let overtaken = planted!(MarksByArrival) && self.received.last().is_some_and(|last| mark < *last);
+        let repeated = mark <= known.mark || !self.received.insert(mark) || overtaken;
+        if response.epoch != known.epoch || (repeated && !planted!(ForgetMarks)) {
             return Answer::WentBack { epoch: response.epoch.clone(), mark };
         }
         Answer::Continues

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use syncline_protocol::planted;
+
 use crate::store::{Blocker, Candidate, Park};
 
 /// JSON around a payload: names, ids, clock, timestamp.
@@ -40,7 +42,8 @@ pub(crate) fn plan(mut candidates: Vec<Candidate>, room: Room, alone: impl Fn(u6
     let mut plan = Plan::default();
     let mut taken = Taken::default();
     for unit in candidates.chunk_by(same_unit) {
-        if let Some(root) = taken.blocker(unit) {
+        let others = taken.parked.values().next().copied().filter(|_| planted!(ParkEveryone));
+        if let Some(root) = taken.blocker(unit).or(others) {
             for candidate in unit {
                 taken.parked.insert(candidate.sequence, root);
                 plan.parks.push(park(candidate.sequence, root));
@@ -63,7 +66,7 @@ pub(crate) fn plan(mut candidates: Vec<Candidate>, room: Room, alone: impl Fn(u6
 }
 
 fn same_unit(a: &Candidate, b: &Candidate) -> bool {
-    a.transaction_id.is_some() && a.transaction_id == b.transaction_id
+    !planted!(SplitGroup) && a.transaction_id.is_some() && a.transaction_id == b.transaction_id
 }
 
 fn park(sequence: u64, on: u64) -> Park {
@@ -85,13 +88,14 @@ impl Taken {
     /// follows depends on its answer; only among the members of one withdrawn transaction there is nothing to depend on.
     fn blocker(&self, unit: &[Candidate]) -> Option<u64> {
         for candidate in unit {
-            for blocker in candidate.predecessor.iter().chain(&candidate.dependencies) {
+            let predecessor = candidate.predecessor.iter().filter(|_| !planted!(IgnoreLane));
+            for blocker in predecessor.chain(&candidate.dependencies) {
                 let inside = unit.iter().any(|member| {
                     member.sequence == blocker.sequence
                         && member.sequence < candidate.sequence
                         && (!member.void || candidate.void)
                 });
-                let before = self.batch.get(&blocker.sequence) == Some(&false);
+                let before = self.batch.get(&blocker.sequence).is_some_and(|void| !void || planted!(SendBehindVoid));
                 if !inside && !before {
                     return Some(self.root(blocker));
                 }

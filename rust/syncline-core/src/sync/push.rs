@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use syncline_protocol::{PROTOCOL, PushRequest, PushResponse, Timestamp};
+use syncline_protocol::{PROTOCOL, PushRequest, PushResponse, Timestamp, planted};
 
 use super::Action;
 use super::batch::QUICK_MS;
@@ -26,7 +26,9 @@ impl Driver {
     pub(super) fn may_push(&self, device: &Device) -> bool {
         let most = if self.connection.is_doubtful() { 1 } else { self.settings.max_in_flight.max(1) };
         // A push without an epoch would be refused: a new device pulls first.
-        device.epoch.is_some() && self.credential.allows(Route::Push) && self.in_flight.count(Route::Push) < most
+        (device.epoch.is_some() || planted!(PushWithoutEpoch))
+            && self.credential.allows(Route::Push)
+            && self.in_flight.count(Route::Push) < most
     }
 
     /// Starts a push, if there is something to push and it may go.
@@ -138,7 +140,11 @@ impl Driver {
             Disposition::Pushed(response) => self.settle(store, request, push, &response, now, random),
             Disposition::Silent(silence) => self.push_silent(store, push, &silence, now, random),
             Disposition::TooLarge { ours, limits } => {
-                self.size.refused(push.room, limits);
+                if planted!(NeverShrinks) {
+                    self.connection.fail(Route::Push, "too_large", now, random);
+                } else {
+                    self.size.refused(push.room, limits);
+                }
                 self.push_too_large(push, ours, now, random);
                 Ok(())
             }
@@ -223,7 +229,9 @@ impl Driver {
         };
         if !accused {
             let held = push.role == Role::Trial || (push.role == Role::Batch && counts);
-            self.return_all(push, if held { How::Held } else { How::Ready });
+            let charge = How::Charge { reason: silence.reason.into(), message: None };
+            let kept = if held { How::Held } else { How::Ready };
+            self.return_all(push, if planted!(CountOffline) { charge } else { kept });
             self.connection.fail(Route::Push, silence.reason, now, random);
         }
         self.retry_after(store, silence.retry_after_ms, now)
@@ -268,6 +276,9 @@ impl Driver {
                 if !self.suspects.blamed(blame) {
                     self.return_all(push, How::Held);
                 }
+            }
+            Role::Batch if planted!(ChargeUnasked) && push.units.len() == 1 => {
+                self.fail(push, &blame.reason, &blame.message);
             }
             Role::Batch => self.suspects.add_blamed(push.units.clone(), blame),
         }

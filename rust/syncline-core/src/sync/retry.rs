@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use syncline_protocol::{Limits, PROTOCOL, ProblemClass, ProblemCode, PullResponse, PushResponse, Timestamp};
+use syncline_protocol::{Limits, PROTOCOL, ProblemClass, ProblemCode, PullResponse, PushResponse, Timestamp, planted};
 
 use super::Outcome;
 use crate::environment::Random;
@@ -103,6 +103,7 @@ pub(crate) fn disposition(route: Route, outcome: Outcome, now: Timestamp) -> Dis
         Some(Ok(PROTOCOL)) if response.status >= 400 => problem(&response, retry_after_ms),
         Some(Ok(PROTOCOL)) => silent("invalid_answer", retry_after_ms),
         Some(Ok(version)) => Disposition::UnsupportedProtocol { supported: spoken(&response, version) },
+        None if planted!(ProxyIsOurs) && response.status >= 400 => problem(&response, retry_after_ms),
         Some(Err(_)) | None if response.status == 413 => Disposition::TooLarge { ours: false, limits: None },
         Some(Err(_)) | None => silent("not_our_endpoint", retry_after_ms),
     }

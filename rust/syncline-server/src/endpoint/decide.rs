@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use syncline_protocol::{
-    Conflict, Dot, FirstStatus, PushOperation, PushRequest, ResultError, Status, Timestamp, payload_hash,
+    Conflict, Dot, FirstStatus, PushOperation, PushRequest, ResultError, Status, Timestamp, payload_hash, planted,
 };
 
 use super::judge::{Dispute, Intent, Judgement, judge};
@@ -102,7 +102,8 @@ impl<'r> Batch<'r> {
         };
         for operation in &request.operations {
             let (entity_type, entity_id) = (&operation.entity_type, &operation.entity_id);
-            batch.hashes.push(payload_hash(operation.operation, entity_type, entity_id, operation.payload.as_deref()));
+            let hashed = if planted!(HashWithoutEntity) { "" } else { entity_id };
+            batch.hashes.push(payload_hash(operation.operation, entity_type, hashed, operation.payload.as_deref()));
             let known = transaction.operation(&operation.idempotency_key)?;
             let conflict_id = known.as_ref().and_then(|stored| stored.conflict_id.as_deref());
             let conflict = conflict_id.map(|id| transaction.conflict(id)).transpose()?.flatten();
@@ -130,7 +131,7 @@ impl<'r> Batch<'r> {
             let written = record.as_ref().map_or(0, |record| record.clock().get(device));
             if operation.sequence <= forgotten_through
                 || written > operation.base_clock.get(device)
-                || transaction.applied(device, operation.sequence)?
+                || (!planted!(TwinSequence) && transaction.applied(device, operation.sequence)?)
             {
                 return Ok(true);
             }
@@ -160,6 +161,14 @@ impl<'r> Batch<'r> {
     pub(super) fn verdicts(&self) -> impl Iterator<Item = StoredOperation> {
         self.request.operations.iter().zip(&self.outcomes).enumerate().filter_map(|(index, (operation, outcome))| {
             let verdict = outcome.status.verdict().filter(|_| outcome.is_new)?;
+            let refused = verdict == FirstStatus::Rejected;
+            let lost = (planted!(VoidNotStored) && operation.void)
+                || (planted!(GroupRefusalNotStored) && refused && operation.transaction_id.is_some())
+                || (planted!(RejectionNotStored) && refused)
+                || (planted!(MergedNotStored) && verdict == FirstStatus::Merged);
+            if lost {
+                return None;
+            }
             Some(StoredOperation {
                 key: operation.idempotency_key.clone(),
                 operation_id: operation.id.clone(),
@@ -218,7 +227,7 @@ impl<'r> Batch<'r> {
     /// The outcome of an operation whose key is known (spec §4, rule 1).
     fn repeat(&self, index: usize) -> Option<Outcome> {
         let (stored, conflict) = self.known[index].as_ref()?;
-        if stored.hash != self.hashes[index] {
+        if stored.hash != self.hashes[index] && !planted!(HashNotCompared) {
             let message = "the idempotency key was used for another operation".into();
             let error = result_error("idempotency_key_reused", message, None);
             return Some(Outcome { is_new: false, ..Outcome::rejected(error) });
@@ -227,7 +236,7 @@ impl<'r> Batch<'r> {
         let own = Dot::new(self.request.device_id.clone(), self.request.operations[index].sequence);
         Some(Outcome {
             first: Some(stored.verdict),
-            foreign: (stored.verdict.is_applied() && dot != own).then_some(dot),
+            foreign: (stored.verdict.is_applied() && dot != own && !planted!(OwnDotForForeign)).then_some(dot),
             error: stored.error.clone(),
             conflict: conflict.clone(),
             ..Outcome::new(Status::AlreadyProcessed)
@@ -235,7 +244,7 @@ impl<'r> Batch<'r> {
     }
 
     fn must_wait(&self, index: usize) -> bool {
-        self.blocked.contains(&self.lane_of[index])
+        (self.blocked.contains(&self.lane_of[index]) && !planted!(BlockedLaneGoesOn))
             || self.request.operations[index].depends_on.iter().any(|id| self.without_effect.contains(id.as_str()))
     }
 
@@ -249,7 +258,7 @@ impl<'r> Batch<'r> {
         for &index in members {
             let outcome = self.apply_one(index, random);
             if !outcome.is_effective() {
-                for (lane, record) in saved {
+                for (lane, record) in saved.into_iter().filter(|_| !planted!(KeepsHalf)) {
                     self.touched[lane].record = record;
                 }
                 return self.failed_with(members, index, Some(outcome));
@@ -279,7 +288,8 @@ impl<'r> Batch<'r> {
             Err(error) => return Outcome::rejected(error),
         };
         let base = validate::base_clock(operation);
-        let at = operation.timestamp.min(self.now.plus_millis(MAX_AHEAD_MILLIS));
+        let clamped = operation.timestamp.min(self.now.plus_millis(MAX_AHEAD_MILLIS));
+        let at = if planted!(NoClamp) { operation.timestamp } else { clamped };
         let dot = Dot::new(self.request.device_id.clone(), operation.sequence);
         let write = Write { dot, at };
         let before = validate::before(operation);

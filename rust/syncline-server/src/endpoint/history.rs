@@ -1,4 +1,4 @@
-use syncline_protocol::{Problem, ProblemCode, Timestamp};
+use syncline_protocol::{Problem, ProblemCode, Timestamp, planted};
 
 use super::cursor::Cursor;
 use super::{Failure, Random, new_id};
@@ -32,11 +32,11 @@ pub(super) fn open_scope<'t>(
     let is_new = stored.is_none();
     let mut row = stored.unwrap_or_else(|| ScopeRow { head: 0, epoch: new_id(now, random), purged_through: 0 });
     let of_this_history = |epoch: &str| epoch == row.epoch;
-    let mark_ahead = seen.epoch.is_some_and(of_this_history) && seen.mark > known_mark;
+    let mark_ahead = seen.epoch.is_some_and(of_this_history) && seen.mark > known_mark && !planted!(ForgetMarks);
     let cursor_ahead = seen.cursor.is_some_and(|cursor| cursor.is_of(scope, &row) && cursor.version > row.head);
     let known = match seen.epoch {
-        Some(epoch) => of_this_history(epoch) && !mark_ahead,
-        None => seen.may_be_new && seen.mark <= known_mark,
+        Some(epoch) => (of_this_history(epoch) || planted!(ForgetEpoch)) && !mark_ahead,
+        None => (seen.may_be_new || planted!(PushWithoutEpoch)) && seen.mark <= known_mark,
     };
     let went_back = mark_ahead || cursor_ahead;
     if went_back {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use syncline_protocol::{
-    Clock, ConflictResult, ConflictRule, DeleteRule, FieldConflict, OperationKind, Record, Winner,
+    Clock, ConflictResult, ConflictRule, DeleteRule, FieldConflict, OperationKind, Record, Winner, planted,
 };
 
 use super::record::{ServerRecord, Write};
@@ -88,10 +88,12 @@ fn patch(record: &ServerRecord, intent: &Intent<'_>, rule: ConflictRule) -> Judg
     let mut fields = BTreeMap::new();
     for (field, value) in intent.patch.members() {
         let setter = record.setter(field);
-        if intent.base.covers(&setter.dot) {
+        let without_dot = planted!(FieldWithoutDot) && !record.fields.contains_key(field);
+        if intent.base.covers(&setter.dot) || without_dot {
             next.set(field, Some(value), intent.write.clone());
         } else if Record::same_value(record.payload.get(field), Some(value)) {
-            let later = if intent.write.is_later_than(setter) { &intent.write } else { setter };
+            let later =
+                if intent.write.is_later_than(setter) || planted!(EqualTakesLast) { &intent.write } else { setter };
             next.fields.insert(field.to_owned(), later.clone());
         } else {
             let winner = winner(rule, &intent.write, setter);
@@ -132,7 +134,8 @@ fn delete(record: &ServerRecord, intent: &Intent<'_>, rules: Rules) -> Judgement
     let by_create = record.payload.members().any(|(field, _)| !record.fields.contains_key(field));
     let counts_create = by_create || record.fields.is_empty();
     let create_unseen = counts_create && !intent.base.covers(&record.created.dot);
-    if !create_unseen && record.fields.values().all(|write| intent.base.covers(&write.dot)) {
+    let all_seen = !create_unseen && record.fields.values().all(|write| intent.base.covers(&write.dot));
+    if all_seen || planted!(DeleteUnseen) {
         return accepted(record, deleted(), intent, None);
     }
     let winner = deletion_winner(rules, Winner::Ours);
@@ -147,7 +150,8 @@ fn delete(record: &ServerRecord, intent: &Intent<'_>, rules: Rules) -> Judgement
 
 /// Rules 3, 4 and 6: a create or an update that meets a tombstone.
 fn write_on_tombstone(record: &ServerRecord, deleted: &Write, intent: &Intent<'_>, rules: Rules) -> Judgement {
-    if intent.base.covers(&deleted.dot) {
+    let revives = planted!(UpdateRevivesSeen) && intent.kind == OperationKind::Update;
+    if intent.base.covers(&deleted.dot) && !revives {
         return match intent.kind {
             OperationKind::Create => {
                 accepted(record, ServerRecord::create(intent.patch, intent.write.clone()), intent, None)

@@ -1,4 +1,6 @@
-use syncline_protocol::{Change, MAX_RECORDS_BYTES, Problem, ProblemCode, PullRequest, PullResponse, Timestamp};
+use syncline_protocol::{
+    Change, MAX_RECORDS_BYTES, Problem, ProblemCode, PullRequest, PullResponse, Timestamp, planted,
+};
 
 use super::cursor::{Cursor, normal_filter};
 use super::history::{Seen, open_scope};
@@ -34,12 +36,12 @@ pub(super) fn pull(
     let mut page = Page::new(request.limit.min(MAX_PAGE));
     transaction.changes(after, filter.as_deref(), &mut |entity| page.take(entity))?;
     transaction.commit()?;
-    let version = if page.full { page.last_version } else { row.head };
+    let version = if page.full && !planted!(CursorAtHead) { page.last_version } else { row.head };
     Ok(PullResponse {
         changes: page.changes,
         cursor: Cursor::at(&request.scope, &row, version, filter).encode(),
         epoch: row.epoch,
-        has_more: page.full,
+        has_more: page.full && !planted!(NoMoreTooEarly),
         reset: given.is_some() && usable.is_none(),
     })
 }

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use syncline_protocol::{
     MAX_RECORDS_BYTES, OperationResult, Problem, ProblemCode, PushRequest, PushResponse, Record, Status, Timestamp,
+    planted,
 };
 
 use super::cursor::Cursor;
@@ -48,7 +49,7 @@ pub(super) fn push(
     let mark = if request.dry_run {
         None
     } else {
-        device.mark += 1;
+        device.mark += u64::from(!(planted!(EmptyPushUncounted) && request.operations.is_empty()));
         device.forgotten_through = device.forgotten_through.max(request.forgotten_through);
         transaction.put_device(&request.device_id, &device)?;
         write(&mut *transaction, &batch, &row, now)?;
@@ -76,13 +77,16 @@ fn write(transaction: &mut dyn Transaction, batch: &Batch<'_>, row: &ScopeRow, n
     for conflict in
         batch.outcomes.iter().filter(|outcome| outcome.is_new).filter_map(|outcome| outcome.conflict.as_ref())
     {
-        transaction.put_conflict(conflict)?;
+        if !planted!(NoLedgerRow) {
+            transaction.put_conflict(conflict)?;
+        }
     }
     for verdict in batch.verdicts() {
         transaction.put_operation(&verdict)?;
     }
     if !versions.is_empty() {
-        transaction.put_scope(&ScopeRow { head: row.head + versions.len() as u64, ..row.clone() })?;
+        let raised = if planted!(VersionPerOperation) { batch.outcomes.len() } else { versions.len() };
+        transaction.put_scope(&ScopeRow { head: row.head + raised as u64, ..row.clone() })?;
     }
     Ok(())
 }
@@ -134,7 +138,10 @@ impl Answering<'_> {
     fn left_out(&self) -> Vec<bool> {
         let computable = |touched: &Touched| match (&touched.before, &self.cursor) {
             (None, _) => true,
-            (Some(before), Some(cursor)) => before.version <= cursor.version && cursor.includes(&before.entity_type),
+            (Some(before), Some(cursor)) => {
+                (before.version <= cursor.version || planted!(LeftOutBeyondCursor))
+                    && cursor.includes(&before.entity_type)
+            }
             (Some(_), None) => false,
         };
         let mut left_out: Vec<bool> = self.batch.touched.iter().map(computable).collect();

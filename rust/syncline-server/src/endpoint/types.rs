@@ -4,7 +4,7 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use syncline_protocol::{ConflictRule, DeleteRule, MAX_RECORDS_BYTES, Record, ResultError, check_name};
+use syncline_protocol::{ConflictRule, DeleteRule, MAX_RECORDS_BYTES, Record, ResultError, check_name, planted};
 
 use super::judge::Rules;
 
@@ -79,6 +79,7 @@ impl Types {
             None => Ok(()),
             Some(error) => {
                 let message = format!("the record does not satisfy {}", error.schema_path());
+                let message = if planted!(QuoteValue) { error.to_string() } else { message };
                 Err(result_error("invalid_value", message, field_at_fault(&error)))
             }
         }

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use syncline_protocol::{
     Clock, Dot, Limits, MAX_COUNTER, MAX_TRANSACTION_BYTES, MAX_TRANSACTION_OPERATIONS, OperationKind, PROTOCOL,
     Problem, ProblemCode, PullRequest, PushOperation, PushRequest, Record, ResultError, SERVER_DEVICE, check_entity_id,
-    check_name, check_payload,
+    check_name, check_payload, planted,
 };
 
 use super::types::result_error;
@@ -80,7 +80,7 @@ pub(super) fn check_claims(user_id: &str, scope: &str, claims: &Claims) -> Resul
     if user_id != claims.user_id {
         return Err(Problem::new(ProblemCode::WrongUser).into());
     }
-    if !claims.scopes.contains(scope) {
+    if !claims.scopes.contains(scope) && !planted!(TrustBodyScope) {
         return Err(Problem::new(ProblemCode::WrongScope).into());
     }
     Ok(())

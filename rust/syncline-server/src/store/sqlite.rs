@@ -12,7 +12,7 @@ use rusqlite::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use syncline_protocol::{Conflict, FirstStatus, OperationKind, Record, Timestamp};
+use syncline_protocol::{Conflict, FirstStatus, OperationKind, Record, Timestamp, planted};
 
 use super::{DeviceRow, Entity, ScopeRow, Storage, StorageError, StoredOperation, Transaction};
 use crate::endpoint::record::ServerRecord;
@@ -191,6 +191,7 @@ impl Transaction for ScopeTransaction<'_> {
             "SELECT operation_id, device_id, sequence, operation, entity_type, entity_id, payload_hash, verdict, error,
                        conflict_id, decided_at
                    FROM operations WHERE scope = ?1 AND idempotency_key = ?2";
+        let sql = if planted!(KeysOfAllScopes) { &sql.replace("scope = ?1", "?1 IS NOT NULL") } else { sql };
         let mut statement = self.sql.prepare_cached(sql)?;
         let mut rows = statement.query([self.scope, key])?;
         rows.next()?.map(|row| read_operation(key, row)).transpose()
@@ -203,6 +204,9 @@ impl Transaction for ScopeTransaction<'_> {
     }
 
     fn put_operation(&mut self, operation: &StoredOperation) -> Result<(), StorageError> {
+        if planted!(VerdictOutsideTransaction) {
+            self.sql.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+        }
         let sql =
             "INSERT INTO operations (scope, idempotency_key, operation_id, device_id, sequence, operation, entity_type,
                        entity_id, payload_hash, verdict, error, conflict_id, decided_at)
