@@ -202,7 +202,7 @@ mod tests {
     fn one_thread_s_bug_is_not_another_s() {
         plant(Some(Bug::WallClock));
         assert!(crate::planted!(WallClock) && !crate::planted!(ForgetTerm));
-        std::thread::spawn(|| assert_eq!(planted(), None)).join().unwrap();
+        std::thread::scope(|scope| scope.spawn(|| assert_eq!(planted(), None)).join()).unwrap();
         plant(None);
         assert!(!crate::planted!(WallClock));
     }

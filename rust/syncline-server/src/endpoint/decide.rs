@@ -161,12 +161,14 @@ impl<'r> Batch<'r> {
     pub(super) fn verdicts(&self) -> impl Iterator<Item = StoredOperation> {
         self.request.operations.iter().zip(&self.outcomes).enumerate().filter_map(|(index, (operation, outcome))| {
             let verdict = outcome.status.verdict().filter(|_| outcome.is_new)?;
-            let refused = verdict == FirstStatus::Rejected;
-            let lost = (planted!(VoidNotStored) && operation.void)
-                || (planted!(GroupRefusalNotStored) && refused && operation.transaction_id.is_some())
-                || (planted!(RejectionNotStored) && refused)
-                || (planted!(MergedNotStored) && verdict == FirstStatus::Merged);
-            if lost {
+            let is_lost = match verdict {
+                FirstStatus::Rejected if operation.void => planted!(VoidNotStored),
+                FirstStatus::Rejected if operation.transaction_id.is_some() => planted!(GroupRefusalNotStored),
+                FirstStatus::Rejected => planted!(RejectionNotStored),
+                FirstStatus::Merged => planted!(MergedNotStored),
+                FirstStatus::Applied | FirstStatus::Conflict => false,
+            };
+            if is_lost {
                 return None;
             }
             Some(StoredOperation {
