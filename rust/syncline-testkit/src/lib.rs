@@ -28,8 +28,10 @@
 //!   one file; [`TestServer::snapshot`] and [`TestServer::restore`] a server that goes back in time.
 //! - [`worlds::run_plan`] lives a random [`plan::Plan`] to its end.
 //! - [`disk::Disk`] is a disk that loses power, fails calls and fills up, for whatever opens SQLite files.
+//! - [`BrokenEndpoint`] breaks one rule, so that a check of endpoints from outside can be checked itself.
 //! - [`World::assert_invariants`] checks spec §9 by plain SQL on the files, and that every body matched the OpenAPI document.
 
+mod broken;
 mod check;
 pub mod disk;
 mod lock;
@@ -40,6 +42,7 @@ mod steps;
 mod world;
 pub mod worlds;
 
+pub use broken::{BrokenEndpoint, Flaw};
 pub use lock::MemoryLock;
 pub use network::{Credentials, Fault, Network};
 pub use server::{Exchange, TestServer};
