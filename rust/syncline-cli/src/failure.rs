@@ -7,8 +7,8 @@ use std::process::ExitCode;
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the work failed; for `demo`: a promise was broken, or a scripted event did not happen
-  2  the command line is not valid
+  1  the work failed; for `demo`: a promise was broken, or a scripted event did not happen; for `torture`: a guarantee is broken
+  2  the command line is not valid; for `torture`: it cannot run, for example because nobody answers or the token is refused
   3  a file is missing, or cannot be read or written
   4  the file is not a Syncline database, or is damaged
   5  the file was written by a newer version
@@ -25,6 +25,12 @@ pub(crate) enum Failure {
     /// A promise of the demo was broken; the report says which.
     #[error("the demo's promises do not hold")]
     Broken,
+    /// A guarantee is broken; the report says which.
+    #[error("the endpoint does not keep every guarantee")]
+    Tortured,
+    /// `torture` cannot begin.
+    #[error("cannot run: {0}")]
+    CannotRun(String),
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
     #[error("{}: {reason}", path.display())]
@@ -51,7 +57,8 @@ impl Failure {
 
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Failed(_) | Self::Broken => 1,
+            Self::Failed(_) | Self::Broken | Self::Tortured => 1,
+            Self::CannotRun(_) => 2,
             Self::File { .. } => 3,
             Self::NotOurs { .. } => 4,
             Self::Newer { .. } => 5,

@@ -1,4 +1,5 @@
-//! The `syncline` command: an endpoint for development, a look into a device's file, and a demo on real data.
+//! The `syncline` command: an endpoint for development, a look into a device's file, a demo on real data, and a check of any
+//! endpoint from outside.
 
 mod demo;
 mod failure;
@@ -6,6 +7,7 @@ mod inspect;
 mod output;
 mod secret;
 mod serve;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -14,7 +16,8 @@ use clap::{Parser, Subcommand};
 use failure::{EXIT_CODES, Failure};
 use output::{BAD, styled};
 
-/// Offline-first sync: run an endpoint, look into a device's file, or see a team work through a bad day.
+/// Offline-first sync: run an endpoint, look into a device's file, see a team work through a bad day, or put any
+/// endpoint to the test.
 #[derive(Debug, Parser)]
 #[command(name = "syncline", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 struct Cli {
@@ -36,6 +39,9 @@ enum Command {
     /// A team of devices works through a day on real data, over a network that misbehaves, and a checker gives the verdict
     #[command(after_help = EXIT_CODES)]
     Demo(demo::DemoArgs),
+    /// Check from outside, over HTTP, whether an endpoint keeps the guarantees of the protocol; any endpoint, whoever wrote it
+    #[command(after_help = EXIT_CODES)]
+    Torture(torture::TortureArgs),
     /// One device of the demo
     #[command(hide = true)]
     DemoDevice(demo::device::DeviceArgs),
@@ -60,6 +66,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Token(args) => serve::token(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Demo(args) => demo::run(args).await,
+        Command::Torture(args) => torture::run(args).await,
         Command::DemoDevice(args) => demo::device::run(args).await,
     }
 }

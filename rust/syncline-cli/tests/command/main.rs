@@ -4,6 +4,7 @@ mod demo;
 mod help;
 mod inspect;
 mod serve;
+mod torture;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

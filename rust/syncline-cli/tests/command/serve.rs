@@ -9,13 +9,13 @@ use serde_json::Value;
 use super::{json, run, stderr, stdout, syncline, text};
 
 /// An endpoint on a port of the system's choice; ended when dropped.
-struct Endpoint {
+pub(super) struct Endpoint {
     child: Child,
     out: BufReader<ChildStdout>,
 }
 
 impl Endpoint {
-    fn start(data: &Path, more: &[&str]) -> Self {
+    pub(super) fn start(data: &Path, more: &[&str]) -> Self {
         let arguments =
             ["serve", "--listen", "127.0.0.1:0", "--data", text(data)].into_iter().chain(more.iter().copied());
         let mut command = syncline(arguments);
@@ -24,7 +24,7 @@ impl Endpoint {
         Self { child, out }
     }
 
-    fn line(&mut self) -> String {
+    pub(super) fn line(&mut self) -> String {
         let mut line = String::new();
         self.out.read_line(&mut line).unwrap();
         line
