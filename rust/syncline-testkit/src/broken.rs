@@ -185,16 +185,12 @@ impl BrokenEndpoint {
                     operation["idempotency_key"] = json!(format!("{key}~{}", self.counter));
                 }
             }
-            Flaw::SplitsTransactions => {
-                if operation["transaction_id"].as_str().is_some_and(check_entity_id) {
-                    operation["transaction_id"] = Value::Null;
-                }
+            Flaw::SplitsTransactions if operation["transaction_id"].as_str().is_some_and(check_entity_id) => {
+                operation["transaction_id"] = Value::Null;
             }
-            Flaw::JudgesByArrival => {
-                if moment(&operation["timestamp"]).is_some() {
-                    self.moment = now.millis().max(self.moment + 1);
-                    operation["timestamp"] = json!(Timestamp::from_millis(self.moment));
-                }
+            Flaw::JudgesByArrival if moment(&operation["timestamp"]).is_some() => {
+                self.moment = now.millis().max(self.moment + 1);
+                operation["timestamp"] = json!(Timestamp::from_millis(self.moment));
             }
             Flaw::IgnoresBaseClocks => {
                 let seen = self.clock(operation, scope);

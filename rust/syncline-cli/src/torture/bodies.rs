@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Guarantee;
 use super::client::{Answer, Unusual};
-use super::device::{Device, Op, Settled, push_body, same};
+use super::device::{Device, NOTHING, Op, Settled, push_body, same};
 use super::outcome::{Evidence, Outcome, Trouble, broken};
 use super::world::World;
 
@@ -105,8 +105,8 @@ async fn payload_fidelity(world: &World) -> Outcome {
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     let mut a = world.device();
     let create = a.create(&world.name("e"), json!({})).payload(text);
-    a.settle(&[create.clone()]).await?.expect(&create, "applied")?;
-    let repeated = a.settle(&[create.clone()]).await?;
+    a.settle(&[&create]).await?.expect(&create, "applied")?;
+    let repeated = a.settle(&[&create]).await?;
     repeated.expect_repeated(&create, "applied")?;
     let returned = repeated.member(&create, "record");
     repeated.require(same(&returned, &value), "the record of the answer differs from what was sent")?;
@@ -135,9 +135,9 @@ async fn bad_payloads(world: &World) -> Outcome {
         let mut a = world.device();
         let poison = a.create(&world.name("e"), json!({})).payload(payload);
         let beside = a.create(&world.name("e"), json!({ "n": 1 }));
-        let answer = a.push(&[poison.clone(), beside.clone()]).await?;
+        let answer = a.push(&[&poison, &beside]).await?;
         if answer.status == 200 {
-            let settled = Settled::of(answer, &[poison.clone(), beside.clone()])?;
+            let settled = Settled::of(answer, &[&poison, &beside])?;
             settled
                 .expect(&poison, "rejected")
                 .map_err(|_| settled.answer.broken(format!("{name} was not refused")))?;
@@ -156,7 +156,7 @@ async fn too_much(world: &World) -> Outcome {
     const MOST: u64 = 20_000;
     const MOST_BYTES: u64 = 64 * 1024 * 1024;
     let mut a = world.device();
-    let limits = a.settle(&[]).await?.answer.body["limits"].clone();
+    let limits = a.settle(NOTHING).await?.answer.body["limits"].clone();
     let limit = |name: &str, usual: u64, most: u64| {
         let told = limits[name].as_u64().unwrap_or(usual);
         if told <= most { Ok(told) } else { Err(Trouble::Skipped(format!("the endpoint's `{name}` is {told}"))) }
@@ -170,7 +170,7 @@ async fn too_much(world: &World) -> Outcome {
     }
     world.expect_nothing(many[0].entity()).await?;
     let create = a.create(&world.name("e"), json!({ "n": 1 }));
-    let mut body = a.body(&[create.clone()]);
+    let mut body = a.body(&[&create]);
     // Space around JSON is JSON too: only its size is wrong.
     body.resize(usize::try_from(max_bytes).unwrap_or(usize::MAX).saturating_add(1), b' ');
     a.send(body.clone()).await?.expect_problem("body_too_large")?;
@@ -237,7 +237,7 @@ async fn bad_members(world: &World) -> Outcome {
             } else {
                 envelope.insert((*member).to_owned(), value.clone());
             }
-            let answer = a.send(push_body(&envelope, &[good.clone(), bad.clone()])).await?;
+            let answer = a.send(push_body(&envelope, &[&good, &bad])).await?;
             expect_no_effect(&answer, &good, &bad, member)?;
             beside.push((good.entity().to_owned(), answer));
         }
@@ -253,8 +253,8 @@ async fn bad_members(world: &World) -> Outcome {
 /// The request was refused, or at least the one operation.
 fn expect_no_effect(answer: &Answer, good: &Op, bad: &Op, member: &str) -> Result<(), Trouble> {
     if answer.status == 200 {
-        let refused = Settled::of(answer.clone(), &[good.clone(), bad.clone()])
-            .is_ok_and(|settled| settled.status(bad) == "rejected");
+        let refused =
+            Settled::of(answer.clone(), &[good, bad]).is_ok_and(|settled| settled.status(bad) == "rejected");
         return if refused { Ok(()) } else { Err(answer.broken(format!("a bad `{member}` was taken"))) };
     }
     answer.expect_refusal()
@@ -263,11 +263,11 @@ fn expect_no_effect(answer: &Answer, good: &Op, bad: &Op, member: &str) -> Resul
 async fn hostile_bodies(world: &World) -> Outcome {
     let mut a = world.device();
     let create = a.create(&world.name("e"), json!({ "n": 1 }));
-    let whole = a.body(&[create.clone()]);
+    let whole = a.body(&[&create]);
     let without = |member: &str| {
         let mut envelope = a.envelope();
         envelope.remove(member);
-        push_body(&envelope, &[create.clone()])
+        push_body(&envelope, &[&create])
     };
     let mut bodies: Vec<Vec<u8>> =
         ["", "null", "[]", "1", "\"push\"", "{", "{}", "[{}]", "\u{feff}{}", "{\"protocol\":1}"]
@@ -338,10 +338,10 @@ async fn packed_bodies(world: &World) -> Outcome {
             let unusual = Unusual { content_encoding: Some(encoding), ..Unusual::default() };
             world.client.post_unusual("/v1/push", Some(&world.user.token), body, unusual)
         };
-        let answer = send(pack(&a.body(&[create.clone()]))).await?;
-        Settled::of(answer, &[create.clone()])?.expect(&create, "applied")?;
+        let answer = send(pack(&a.body(&[&create]))).await?;
+        Settled::of(answer, &[&create])?.expect(&create, "applied")?;
         world.expect_record(create.entity(), &json!({ "packed": encoding })).await?;
-        send(a.body(&[create.clone()])).await?.expect_refusal()?;
+        send(a.body(&[&create])).await?.expect_refusal()?;
         let mut cut = pack(&a.body(&[create]));
         cut.truncate(cut.len() / 2);
         send(cut).await?.expect_refusal()?;
@@ -352,8 +352,8 @@ async fn packed_bodies(world: &World) -> Outcome {
 async fn unknown_members(world: &World) -> Outcome {
     let mut a = world.device();
     let create = a.create(&world.name("e"), json!({ "n": 1 })).set("of_tomorrow", json!({ "x": [1] }));
-    let answer = a.push_with(&[("of_tomorrow", json!([1, { "x": 2 }]))], &[create.clone()]).await?;
-    Settled::of(answer, &[create.clone()])?.expect(&create, "applied")?;
+    let answer = a.push_with(&[("of_tomorrow", json!([1, { "x": 2 }]))], &[&create]).await?;
+    Settled::of(answer, &[&create])?.expect(&create, "applied")?;
     let mut body = a.pull_body(None, 1, None);
     body["of_tomorrow"] = json!("x");
     let page = a.ask(body).await?;

@@ -78,7 +78,7 @@ pub(super) const GUARANTEES: &[Guarantee] = &[
 
 /// Pushes one operation and settles it.
 async fn one(device: &mut Device<'_>, operation: &Op) -> Result<Settled, Trouble> {
-    device.settle(std::slice::from_ref(operation)).await
+    device.settle(&[operation]).await
 }
 
 async fn field_merge(world: &World) -> Outcome {

@@ -71,17 +71,17 @@ async fn lost_answers(world: &World) -> Outcome {
     let mut a = world.device();
     let create = a.create(&world.name("e"), json!({ "title": "mine", "n": 1 }));
     let entity = create.entity().to_owned();
-    let body = a.body(&[create.clone()]);
+    let body = a.body(&[&create]);
     if !world.client.post_and_hang_up("/v1/push", &a.credential.token, body, None).await? {
         return broken("a push is not answered with 200");
     }
     // Somebody else goes on from there; the repetition must not bring the old value back.
     let mut b = world.device();
     let update = b.update(&entity, json!({ "title": "theirs" })).base(&[(&a.id, create.sequence())]);
-    b.settle(&[update.clone()]).await?.expect(&update, "applied")?;
+    b.settle(&[&update]).await?.expect(&update, "applied")?;
     let before = world.expect_record(&entity, &json!({ "title": "theirs", "n": 1 })).await?;
     for _ in 0..2 {
-        let settled = a.settle(&[create.clone()]).await?;
+        let settled = a.settle(&[&create]).await?;
         settled.expect_repeated(&create, "applied")?;
         let record = settled.member(&create, "record");
         settled.require(same(&record, &before["record"]), "a repetition carries the record as it stands")?;
@@ -156,12 +156,12 @@ async fn late_duplicates(world: &World) -> Outcome {
     let mut sent = vec![create.clone()];
     for n in 2..=4 {
         let update = a.update(&entity, json!({ "n": n })).base(&[(&a.id, n - 1)]);
-        a.settle(&[update.clone()]).await?.expect(&update, "applied")?;
+        a.settle(&[&update]).await?.expect(&update, "applied")?;
         sent.push(update);
     }
     let before = world.expect_record(&entity, &json!({ "title": "first", "n": 4 })).await?;
     for operation in sent.iter().rev() {
-        a.settle(&[operation.clone()]).await?.expect_repeated(operation, "applied")?;
+        a.settle(&[operation]).await?.expect_repeated(operation, "applied")?;
     }
     let after = world.expect_record(&entity, &json!({ "title": "first", "n": 4 })).await?;
     if before["version"] != after["version"] {
@@ -174,10 +174,10 @@ async fn second_key(world: &World) -> Outcome {
     let entity = world.name("e");
     let (mut a, mut b) = (world.device(), world.device());
     let update = a.update(&entity, json!({ "note": "late" }));
-    a.settle(&[update.clone()]).await?.expect_rejected(&update, "not_found")?;
+    a.settle(&[&update]).await?.expect_rejected(&update, "not_found")?;
     let create = b.create(&entity, json!({ "title": "there now" }));
-    b.settle(&[create.clone()]).await?.expect(&create, "applied")?;
-    let repeated = a.settle(&[update.clone()]).await?;
+    b.settle(&[&create]).await?.expect(&create, "applied")?;
+    let repeated = a.settle(&[&update]).await?;
     repeated.expect_repeated(&update, "rejected")?;
     repeated.require(repeated.error(&update) == "not_found", "the stored rejection is repeated with its code")?;
     let record = repeated.member(&update, "record");
@@ -185,10 +185,10 @@ async fn second_key(world: &World) -> Outcome {
         .require(same(&record, &json!({ "title": "there now" })), "a repetition carries the record as it stands")?;
     world.expect_record(&entity, &json!({ "title": "there now" })).await?;
     let retried = update.clone().set("idempotency_key", format!("{}#2", update.key())).base(&[(&b.id, 1)]);
-    a.settle(&[retried.clone()]).await?.expect(&retried, "applied")?;
-    let after = a.settle(&[retried.clone()]).await?;
+    a.settle(&[&retried]).await?.expect(&retried, "applied")?;
+    let after = a.settle(&[&retried]).await?;
     after.expect_repeated(&retried, "applied")?;
-    a.settle(&[update.clone()]).await?.expect_repeated(&update, "rejected")?;
+    a.settle(&[&update]).await?.expect_repeated(&update, "rejected")?;
     world.expect_record(&entity, &json!({ "title": "there now", "note": "late" })).await?;
     Ok("rejected, repeated after the cause was mended, applied under key#2; the first key stays rejected".to_owned())
 }
@@ -210,14 +210,14 @@ async fn key_reuse(world: &World) -> Outcome {
     for operation in &all {
         // It has seen everything, so that only the key stands in its way.
         let operation = operation.clone().base(&[(&a.id, create.sequence())]);
-        a.settle(&[operation.clone()]).await?.expect_rejected(&operation, "idempotency_key_reused")?;
+        a.settle(&[&operation]).await?.expect_rejected(&operation, "idempotency_key_reused")?;
     }
     world.expect_record(create.entity(), &json!({ "title": "secret-of-the-key" })).await?;
     world.expect_nothing(&elsewhere).await?;
-    a.settle(&[create.clone()]).await?.expect_repeated(&create, "applied")?;
+    a.settle(&[&create]).await?.expect_repeated(&create, "applied")?;
     // Not stored: the same sequence under a key of its own is decided.
     let own = all[1].clone().set("idempotency_key", world.name("k"));
-    a.settle(&[own.clone()]).await?.expect(&own, "applied")?;
+    a.settle(&[&own]).await?.expect(&own, "applied")?;
     Ok(format!("{} other contents under one key were rejected; the key kept its verdict", all.len()))
 }
 
@@ -229,7 +229,7 @@ async fn key_reuse_reveals(world: &World) -> Outcome {
     all.retain(|operation| operation.entity() != create.entity());
     for operation in all {
         let operation = operation.payload(json!({ "title": "guess" }).to_string());
-        let settled = b.settle(&[operation.clone()]).await?;
+        let settled = b.settle(&[&operation]).await?;
         settled.expect_rejected(&operation, "idempotency_key_reused")?;
         for word in ["secret-of-the-key", create.entity(), create.id()] {
             settled.require(!settled.answer.text.contains(word), "the answer tells what the key stands for")?;
@@ -246,11 +246,11 @@ async fn void_unknown(world: &World) -> Outcome {
     let mut a = world.device();
     let create = a.create(&world.name("e"), json!({ "title": "withdrawn" }));
     let void = create.clone().set("void", true);
-    a.settle(&[void.clone()]).await?.expect_rejected(&void, "voided")?;
-    let late = a.settle(&[create.clone()]).await?;
+    a.settle(&[&void]).await?.expect_rejected(&void, "voided")?;
+    let late = a.settle(&[&create]).await?;
     late.expect_repeated(&create, "rejected")?;
     late.require(late.error(&create) == "voided", "the late first request is not told `voided`")?;
-    a.settle(&[void.clone()]).await?.expect_repeated(&void, "rejected")?;
+    a.settle(&[&void]).await?.expect_repeated(&void, "rejected")?;
     world.expect_nothing(create.entity()).await?;
     Ok("voided before it arrived; the late first request had no effect".to_owned())
 }
@@ -258,11 +258,11 @@ async fn void_unknown(world: &World) -> Outcome {
 async fn void_known(world: &World) -> Outcome {
     let (mut a, create) = world.record(json!({ "title": "stays" })).await?;
     let void = create.clone().set("void", true);
-    a.settle(&[void.clone()]).await?.expect_repeated(&void, "applied")?;
+    a.settle(&[&void]).await?.expect_repeated(&void, "applied")?;
     let missing = a.update(&world.name("e"), json!({ "title": "nowhere" }));
-    a.settle(&[missing.clone()]).await?.expect_rejected(&missing, "not_found")?;
+    a.settle(&[&missing]).await?.expect_rejected(&missing, "not_found")?;
     let void = missing.clone().set("void", true);
-    let settled = a.settle(&[void.clone()]).await?;
+    let settled = a.settle(&[&void]).await?;
     settled.expect_repeated(&void, "rejected")?;
     settled.require(settled.error(&void) == "not_found", "the stored rejection is not repeated")?;
     world.expect_record(create.entity(), &json!({ "title": "stays" })).await?;

@@ -1,5 +1,6 @@
 //! A device as the endpoint sees one: an id, a mark, a cursor, and operations written by hand as raw JSON.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
@@ -72,6 +73,9 @@ impl Op {
     }
 }
 
+/// An empty push.
+pub(super) const NOTHING: &[Op] = &[];
+
 /// One device of one credential.
 #[derive(Clone)]
 pub(super) struct Device<'w> {
@@ -125,12 +129,12 @@ impl<'w> Device<'w> {
     }
 
     /// The body of a push.
-    pub(super) fn body(&self, operations: &[Op]) -> Vec<u8> {
+    pub(super) fn body(&self, operations: &[impl Borrow<Op>]) -> Vec<u8> {
         push_body(&self.envelope(), operations)
     }
 
     /// Pushes and takes the answer's mark, as a device does.
-    pub(super) async fn push(&mut self, operations: &[Op]) -> Result<Answer, Trouble> {
+    pub(super) async fn push(&mut self, operations: &[impl Borrow<Op>]) -> Result<Answer, Trouble> {
         let answer = self.send(self.body(operations)).await?;
         if answer.status == 200
             && let Some(mark) = answer.body["mark"].as_u64()
@@ -141,7 +145,11 @@ impl<'w> Device<'w> {
     }
 
     /// Pushes an envelope with members set to something else; takes nothing of the answer.
-    pub(super) async fn push_with(&self, members: &[(&str, Value)], operations: &[Op]) -> Result<Answer, Trouble> {
+    pub(super) async fn push_with(
+        &self,
+        members: &[(&str, Value)],
+        operations: &[impl Borrow<Op>],
+    ) -> Result<Answer, Trouble> {
         let mut envelope = self.envelope();
         for (member, value) in members {
             envelope.insert((*member).to_owned(), value.clone());
@@ -150,7 +158,7 @@ impl<'w> Device<'w> {
     }
 
     /// Pushes, and holds the answer to be one whose results add up.
-    pub(super) async fn settle(&mut self, operations: &[Op]) -> Result<Settled, Trouble> {
+    pub(super) async fn settle(&mut self, operations: &[impl Borrow<Op>]) -> Result<Settled, Trouble> {
         Settled::of(self.push(operations).await?, operations)
     }
 
@@ -184,10 +192,10 @@ impl<'w> Device<'w> {
 }
 
 /// The body of a push, its operations' payloads as their text.
-pub(super) fn push_body(envelope: &Map<String, Value>, operations: &[Op]) -> Vec<u8> {
+pub(super) fn push_body(envelope: &Map<String, Value>, operations: &[impl Borrow<Op>]) -> Vec<u8> {
     let mut text = Value::Object(envelope.clone()).to_string();
     text.pop();
-    let operations: Vec<String> = operations.iter().map(Op::text).collect();
+    let operations: Vec<String> = operations.iter().map(|operation| operation.borrow().text()).collect();
     format!("{text},\"operations\":[{}]}}", operations.join(",")).into_bytes()
 }
 
@@ -199,7 +207,7 @@ pub(super) struct Settled {
 
 impl Settled {
     /// Holds the answer to the form that lets a device settle it (spec §6).
-    pub(super) fn of(answer: Answer, operations: &[Op]) -> Result<Self, Trouble> {
+    pub(super) fn of(answer: Answer, operations: &[impl Borrow<Op>]) -> Result<Self, Trouble> {
         if answer.status != 200 {
             return Err(answer.broken("expected verdicts"));
         }
@@ -210,7 +218,7 @@ impl Settled {
         if applied + list.len() as u64 != operations.len() as u64 {
             return Err(answer.broken(format!("`applied` and `results` do not add up to {}", operations.len())));
         }
-        let mut sent = operations.iter().map(Op::id);
+        let mut sent = operations.iter().map(|operation| operation.borrow().id());
         for result in list {
             if !sent.any(|id| result["id"] == id) {
                 return Err(answer.broken("a result is for an operation never sent, given twice or out of order"));

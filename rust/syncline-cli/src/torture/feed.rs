@@ -7,7 +7,7 @@ use futures_util::future::{try_join, try_join_all};
 use serde_json::{Value, json};
 
 use super::Guarantee;
-use super::device::{Op, same};
+use super::device::{NOTHING, Op, Settled, same};
 use super::outcome::{Outcome, Trouble, broken};
 use super::world::World;
 
@@ -134,7 +134,7 @@ async fn dense_versions(world: &World) -> Outcome {
     let mut exact = false;
     for _ in 0..ATTEMPTS {
         let mut a = world.device();
-        let before = a.settle(&[]).await?.answer.body["version"].as_u64().unwrap_or(0);
+        let before = a.settle(NOTHING).await?.answer.body["version"].as_u64().unwrap_or(0);
         let batch: Vec<Op> = (0..3).map(|n| a.create(&world.name("e"), json!({ "n": n }))).collect();
         let head = a.settle(&batch).await?.answer.body["version"].as_u64().unwrap_or(0);
         let mut versions = Vec::new();
@@ -195,8 +195,8 @@ async fn left_out(world: &World) -> Outcome {
     let (mut a, create) = world.record(json!({ "x": 1 })).await?;
     // No cursor, and a record that was there before: the device cannot compute it.
     let update = a.update(create.entity(), json!({ "x": 2 })).base(&[(&a.id, 1)]);
-    let settled = a.settle(&[update.clone()]).await?;
-    let told = |settled: &super::device::Settled, operation: &Op, record: Value| {
+    let settled = a.settle(&[&update]).await?;
+    let told = |settled: &Settled, operation: &Op, record: Value| {
         let is_told = settled.result(operation).is_some() && same(&settled.member(operation, "record"), &record);
         settled.require(is_told, format!("the result of {} is left out, or without its record", operation.id()))
     };
@@ -204,22 +204,22 @@ async fn left_out(world: &World) -> Outcome {
     // A cursor that the record's last change is not before.
     let stale = world.head().await?;
     let more = a.update(create.entity(), json!({ "y": 1 })).base(&[(&a.id, 2)]);
-    a.settle(&[more.clone()]).await?.expect(&more, "applied")?;
+    a.settle(&[&more]).await?.expect(&more, "applied")?;
     a.cursor = Some(stale);
     let update = a.update(create.entity(), json!({ "x": 3 })).base(&[(&a.id, 3)]);
-    let settled = a.settle(&[update.clone()]).await?;
+    let settled = a.settle(&[&update]).await?;
     told(&settled, &update, json!({ "x": 3, "y": 1 }))?;
     // A cursor at the head whose filter lacks the type.
     let filter = a.ask(a.pull_body(None, 5, Some(&["syncline_torture_none"]))).await?;
     a.cursor = filter.body["cursor"].as_str().map(str::to_owned);
     let update = a.update(create.entity(), json!({ "x": 4 })).base(&[(&a.id, 4)]);
-    let settled = a.settle(&[update.clone()]).await?;
+    let settled = a.settle(&[&update]).await?;
     told(&settled, &update, json!({ "x": 4, "y": 1 }))?;
     // One of the entity's operations is repeated: all or none.
     a.cursor = Some(world.head().await?);
     let next = a.update(create.entity(), json!({ "x": 5 })).base(&[(&a.id, 5)]);
     let fresh = a.create(&world.name("e"), json!({ "x": 1 }));
-    let settled = a.settle(&[update.clone(), next.clone(), fresh.clone()]).await?;
+    let settled = a.settle(&[&update, &next, &fresh]).await?;
     told(&settled, &update, json!({ "x": 5, "y": 1 }))?;
     told(&settled, &next, json!({ "x": 5, "y": 1 }))?;
     settled.expect(&fresh, "applied")?;
@@ -233,7 +233,7 @@ async fn push_cursor(world: &World) -> Outcome {
         let mut a = world.device();
         a.cursor = Some(world.head().await?);
         let create = a.create(&world.name("e"), json!({ "n": 1 }));
-        let settled = a.settle(&[create.clone()]).await?;
+        let settled = a.settle(&[&create]).await?;
         settled.expect(&create, "applied")?;
         let Some(cursor) = settled.answer.body["cursor"].as_str() else { continue };
         let page = a.page(Some(cursor), 10).await?;
@@ -251,7 +251,7 @@ async fn push_cursor(world: &World) -> Outcome {
     a.cursor = Some(world.head().await?);
     let (_, theirs) = world.record(json!({ "n": 2 })).await?;
     let create = a.create(&world.name("e"), json!({ "n": 3 }));
-    let settled = a.settle(&[create.clone()]).await?;
+    let settled = a.settle(&[&create]).await?;
     settled.expect(&create, "applied")?;
     if let Some(cursor) = settled.answer.body["cursor"].as_str() {
         let page = a.page(Some(cursor), 100).await?;
@@ -272,13 +272,13 @@ async fn dry_run(world: &World) -> Outcome {
     if !answer.body["mark"].is_null() {
         return Err(answer.broken("a dry run's answer carries a mark"));
     }
-    let settled = super::device::Settled::of(answer, &batch)?;
+    let settled = Settled::of(answer, &batch)?;
     settled.expect(&new, "applied")?;
     settled.expect_rejected(&missing, "not_found")?;
     settled.expect(&update, "applied")?;
     world.expect_nothing(new.entity()).await?;
     world.expect_record(create.entity(), &json!({ "x": 1 })).await?;
-    let late = a.push_with(&[("dry_run", json!(true)), ("forgotten_through", json!(90))], &[]).await?;
+    let late = a.push_with(&[("dry_run", json!(true)), ("forgotten_through", json!(90))], NOTHING).await?;
     if late.status != 200 {
         return Err(late.broken("an empty dry run is not answered"));
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Guarantee;
 use super::client::Answer;
-use super::device::Settled;
+use super::device::{NOTHING, Settled, push_body};
 use super::outcome::{Outcome, Trouble, broken};
 use super::world::World;
 
@@ -46,14 +46,13 @@ pub(super) const RENEWING: Guarantee = Guarantee {
 async fn mark_counts(world: &World) -> Outcome {
     let mut a = world.device();
     let create = a.create(&world.name("e"), json!({ "n": 1 }));
-    let pushes: [(&str, &[_]); 4] =
-        [("first", &[create.clone()]), ("repeated", &[create.clone()]), ("empty", &[]), ("empty", &[])];
+    let pushes: [(&str, &[_]); 4] = [("first", &[&create]), ("repeated", &[&create]), ("empty", &[]), ("empty", &[])];
     for (index, (name, batch)) in pushes.into_iter().enumerate() {
         let answer = a.push(batch).await?;
         if answer.status != 200 || answer.body["mark"] != index + 1 {
             return Err(answer.broken(format!("expected the mark {} after the {name} push", index + 1)));
         }
-        let dry = a.push_with(&[("dry_run", json!(true))], &[]).await?;
+        let dry = a.push_with(&[("dry_run", json!(true))], NOTHING).await?;
         if dry.status != 200 {
             return Err(dry.broken("an empty dry run is not answered"));
         }
@@ -75,16 +74,16 @@ async fn epoch_required(world: &World) -> Outcome {
     let create = a.create(&world.name("e"), json!({ "n": 1 }));
     let mut nowhere = a.envelope();
     nowhere.remove("epoch");
-    let body = super::device::push_body(&nowhere, &[create.clone()]);
+    let body = push_body(&nowhere, &[&create]);
     expect_behind(&a.send(body).await?, &epoch, 1)?;
     for other in [Value::Null, json!("of-another-time")] {
-        expect_behind(&a.push_with(&[("epoch", other)], &[create.clone()]).await?, &epoch, 1)?;
+        expect_behind(&a.push_with(&[("epoch", other)], &[&create]).await?, &epoch, 1)?;
     }
     let mut pull = a.pull_body(None, 10, None);
     pull["epoch"] = json!("of-another-time");
     expect_behind(&a.ask(pull).await?, &epoch, 1)?;
     world.expect_nothing(create.entity()).await?;
-    a.settle(&[create.clone()]).await?.expect(&create, "applied")?;
+    a.settle(&[&create]).await?.expect(&create, "applied")?;
     Ok("without, with null and with another epoch; the epoch stayed and nothing was applied".to_owned())
 }
 
@@ -92,11 +91,11 @@ async fn device_forked(world: &World) -> Outcome {
     let (mut a, create) = world.record(json!({ "x": 1 })).await?;
     let entity = create.entity().to_owned();
     let update = a.update(&entity, json!({ "x": 2 })).base(&[(&a.id, 1)]);
-    a.settle(&[update.clone()]).await?.expect(&update, "applied")?;
+    a.settle(&[&update]).await?.expect(&update, "applied")?;
     let mut forgetful = world.device();
     let kept = forgetful.create(&world.name("e"), json!({ "x": 1 })).set("sequence", 6);
-    let forgets = forgetful.push_with(&[("forgotten_through", json!(5))], &[kept.clone()]).await?;
-    Settled::of(forgets, &[kept.clone()])?.expect(&kept, "applied")?;
+    let forgets = forgetful.push_with(&[("forgotten_through", json!(5))], &[&kept]).await?;
+    Settled::of(forgets, &[&kept])?.expect(&kept, "applied")?;
     let mut copy = a.clone();
     copy.sequence = 10;
     let innocent = world.name("e");
@@ -112,7 +111,7 @@ async fn device_forked(world: &World) -> Outcome {
         let mut device = device.clone();
         device.sequence = 20;
         let bystander = device.create(&innocent, json!({ "x": 1 }));
-        let answer = device.push(&[bystander, poison.clone()]).await?;
+        let answer = device.push(&[&bystander, &poison]).await?;
         if answer.code() != "device_forked" {
             return Err(answer.broken(format!("expected device_forked for {name}")));
         }
@@ -132,13 +131,13 @@ async fn fork_goes_on(world: &World) -> Outcome {
     copy.sequence = a.sequence;
     let update = copy.update(create.entity(), json!({ "x": 2 }));
     let behind = update.clone().base(&[(&copy.id, 1)]);
-    let settled = copy.settle(&[create.clone(), behind.clone()]).await?;
+    let settled = copy.settle(&[&create, &behind]).await?;
     settled.expect_repeated(&create, "applied")?;
     let dot = (settled.member(&create, "device_id"), settled.member(&create, "sequence"));
     settled.require(dot == (json!(a.id), json!(1)), "the dot under which it was applied is not told")?;
     settled.expect(&behind, "deferred")?;
     let anew = update.base(&[(&a.id, 1)]);
-    copy.settle(&[anew.clone()]).await?.expect(&anew, "applied")?;
+    copy.settle(&[&anew]).await?.expect(&anew, "applied")?;
     world.expect_record(create.entity(), &json!({ "x": 2 })).await?;
     Ok("the copy was told the foreign dot, and its next operation applied on it".to_owned())
 }
@@ -150,7 +149,7 @@ async fn mark_ahead(world: &World) -> Outcome {
     let (mut a, _) = world.record(json!({ "n": 0 })).await?;
     let before = world.epoch().unwrap_or_default();
     let create = a.create(&world.name("e"), json!({ "n": 1 }));
-    let answer = a.push_with(&[("mark", json!(7))], &[create.clone()]).await?;
+    let answer = a.push_with(&[("mark", json!(7))], &[&create]).await?;
     answer.expect_problem("server_behind")?;
     let after = world.take_epoch(&answer)?;
     world.restart(&after).await;
@@ -160,11 +159,11 @@ async fn mark_ahead(world: &World) -> Outcome {
     if answer.body["mark"] != 1 {
         return Err(answer.broken("expected the endpoint's mark, 1"));
     }
-    let late = a.push(&[create.clone()]).await?;
+    let late = a.push(&[&create]).await?;
     expect_behind(&late, &after, 1)?;
     world.expect_nothing(create.entity()).await?;
     a.epoch = Some(after);
-    a.settle(&[create.clone()]).await?.expect(&create, "applied")?;
+    a.settle(&[&create]).await?.expect(&create, "applied")?;
     if world.see(create.entity()).await?.is_none() {
         return broken("after the renewal a pull from the start does not bring new changes");
     }

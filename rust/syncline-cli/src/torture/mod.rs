@@ -139,7 +139,9 @@ async fn torture(world: &World, args: &TortureArgs, seed: u64) -> Result<Report,
     let mut findings = Vec::new();
     for guarantee in guarantees() {
         progress.at(guarantee.id);
+        let before = watch.seconds();
         findings.push(Finding::of(guarantee, (guarantee.check)(world).await));
+        log::debug!("{}: {:.3} s", guarantee.id, watch.seconds() - before);
         progress.done();
     }
     let left = match world.clean_up().await {

@@ -66,7 +66,7 @@ async fn lane_order(world: &World) -> Outcome {
     }
     for n in 6..=7 {
         let update = a.update(&entity, json!({ "n": n })).base(&[(&a.id, n - 1)]);
-        a.settle(&[update.clone()]).await?.expect(&update, "applied")?;
+        a.settle(&[&update]).await?.expect(&update, "applied")?;
     }
     let last = json!({ "n": 7, "f2": 2, "f3": 3, "f4": 4, "f5": 5 });
     let change = world.expect_record(&entity, &last).await?;
@@ -96,7 +96,7 @@ async fn deferred(world: &World) -> Outcome {
     let behind = a.create(&lane, json!({ "n": 2 }));
     let depends = a.create(&dependent, json!({ "n": 3 })).set("depends_on", vec![poison.id().to_owned()]);
     let other = a.create(&free, json!({ "n": 4 }));
-    let settled = a.settle(&[poison.clone(), behind.clone(), depends.clone(), other.clone()]).await?;
+    let settled = a.settle(&[&poison, &behind, &depends, &other]).await?;
     settled.expect_rejected(&poison, "not_found")?;
     settled.expect(&behind, "deferred")?;
     settled.expect(&depends, "deferred")?;
@@ -105,7 +105,7 @@ async fn deferred(world: &World) -> Outcome {
     world.expect_nothing(&dependent).await?;
     world.expect_record(&free, &json!({ "n": 4 })).await?;
     let depends = depends.set("depends_on", json!([]));
-    let settled = a.settle(&[behind.clone(), depends.clone()]).await?;
+    let settled = a.settle(&[&behind, &depends]).await?;
     settled.expect(&behind, "applied")?;
     settled.expect(&depends, "applied")?;
     Ok("one of the lane and one by dependency waited and were decided later; another lane went on".to_owned())
@@ -148,7 +148,7 @@ async fn transaction_none(world: &World) -> Outcome {
     // A late first request of one member alone finds the stored refusal.
     let alone: Op =
         Op { members: new.members.clone(), payload: new.payload.clone() }.set("transaction_id", Value::Null);
-    let late = a.settle(&[alone.clone()]).await?;
+    let late = a.settle(&[&alone]).await?;
     late.expect_repeated(&alone, "rejected")?;
     let again = a.settle(&batch).await?;
     for operation in &batch {
@@ -165,11 +165,11 @@ async fn transaction_deferred(world: &World) -> Outcome {
     let poison = a.update(&lane, json!({ "n": 1 }));
     let new = a.create(&fresh, json!({ "n": 2 })).within(&tx);
     let behind = a.create(&lane, json!({ "n": 2 })).within(&tx);
-    let settled = a.settle(&[poison.clone(), new.clone(), behind.clone()]).await?;
+    let settled = a.settle(&[&poison, &new, &behind]).await?;
     settled.expect(&new, "deferred")?;
     settled.expect(&behind, "deferred")?;
     world.expect_nothing(&fresh).await?;
-    let settled = a.settle(&[new.clone(), behind.clone()]).await?;
+    let settled = a.settle(&[&new, &behind]).await?;
     settled.expect(&new, "applied")?;
     settled.expect(&behind, "applied")?;
     Ok("a group with one member behind a rejected operation waited as a whole, and was decided later".to_owned())

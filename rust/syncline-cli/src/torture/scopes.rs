@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Guarantee;
 use super::client::{Answer, Credential};
-use super::device::{Device, Op};
+use super::device::{Device, NOTHING, Op};
 use super::outcome::{Outcome, Trouble, broken};
 use super::world::World;
 
@@ -52,10 +52,9 @@ async fn auth_required(world: &World) -> Outcome {
     let cases =
         [("no token", None), ("a meaningless token", Some("garbage")), ("a forged token", Some(forged.as_str()))];
     for (name, token) in cases {
-        for (path, body) in [
-            ("/v1/push", a.body(&[create.clone()])),
-            ("/v1/pull", a.pull_body(None, 10, None).to_string().into_bytes()),
-        ] {
+        for (path, body) in
+            [("/v1/push", a.body(&[&create])), ("/v1/pull", a.pull_body(None, 10, None).to_string().into_bytes())]
+        {
             let answer = world.client.post(path, token, body).await?;
             if answer.status != 401 || answer.code().is_empty() {
                 return Err(answer.broken(format!("expected a problem with 401 for {name}")));
@@ -70,7 +69,7 @@ async fn auth_required(world: &World) -> Outcome {
 async fn probe(world: &World, member: &str, value: &str) -> Result<(Answer, Answer, String), Trouble> {
     let mut a = world.device();
     let create = a.create(&world.name("e"), json!({ "title": "intruder" }));
-    let push = a.push_with(&[(member, json!(value))], &[create.clone()]).await?;
+    let push = a.push_with(&[(member, json!(value))], &[&create]).await?;
     let mut body = a.pull_body(None, 10, None);
     body[member] = json!(value);
     let pull = a.ask(body).await?;
@@ -140,8 +139,8 @@ fn normal(mut answer: Answer, names: &[(&str, &str)]) -> String {
 
 /// A push of a stranger in their scope, under these names, and again.
 async fn use_names(stranger: &mut Device<'_>, create: &Op) -> Result<[Answer; 2], Trouble> {
-    let first = stranger.push(&[create.clone()]).await?;
-    Ok([first, stranger.push(&[create.clone()]).await?])
+    let first = stranger.push(&[create]).await?;
+    Ok([first, stranger.push(&[create]).await?])
 }
 
 async fn scope_isolation(world: &World) -> Outcome {
@@ -206,7 +205,7 @@ async fn cursors_and_epochs(world: &World, other: &Credential, epoch: &str) -> R
     let ours = world.epoch().unwrap_or_default();
     let mut told = Vec::new();
     for epoch in [ours.as_str(), "made-up"] {
-        let answer = device.push_with(&[("epoch", json!(epoch)), ("cursor", Value::Null)], &[]).await?;
+        let answer = device.push_with(&[("epoch", json!(epoch)), ("cursor", Value::Null)], NOTHING).await?;
         answer.expect_problem("server_behind")?;
         told.push(normal(answer, &[]));
     }
@@ -219,5 +218,5 @@ async fn cursors_and_epochs(world: &World, other: &Credential, epoch: &str) -> R
 /// Takes the traces in the other scope away.
 async fn remove(device: &mut Device<'_>, create: &Op) -> Result<(), Trouble> {
     let delete = device.delete(create.entity()).base(&[(&device.id, create.sequence())]);
-    device.settle(&[delete.clone()]).await?.expect(&delete, "applied")
+    device.settle(&[&delete]).await?.expect(&delete, "applied")
 }

@@ -94,8 +94,8 @@ impl World {
         device.epoch = Some(epoch.to_owned());
         let entity = self.name("e");
         let create = device.create(&entity, json!({ "title": "begin" }));
-        let answer = device.push(std::slice::from_ref(&create)).await?;
-        let settled = super::device::Settled::of(answer, &[create.clone()])?;
+        let answer = device.push(&[&create]).await?;
+        let settled = super::device::Settled::of(answer, &[&create])?;
         if settled.status(&create) == "already_processed" {
             return Err(settled.answer.broken("this seed was used at this endpoint before; take another one"));
         }
@@ -220,7 +220,7 @@ impl World {
     pub(super) async fn record(&self, payload: Value) -> Result<(Device<'_>, Op), Trouble> {
         let mut device = self.device();
         let create = device.create(&self.name("e"), payload);
-        device.settle(std::slice::from_ref(&create)).await?.expect(&create, "applied")?;
+        device.settle(&[&create]).await?.expect(&create, "applied")?;
         Ok((device, create))
     }
 
