@@ -253,8 +253,7 @@ async fn bad_members(world: &World) -> Outcome {
 /// The request was refused, or at least the one operation.
 fn expect_no_effect(answer: &Answer, good: &Op, bad: &Op, member: &str) -> Result<(), Trouble> {
     if answer.status == 200 {
-        let refused =
-            Settled::of(answer.clone(), &[good, bad]).is_ok_and(|settled| settled.status(bad) == "rejected");
+        let refused = Settled::of(answer.clone(), &[good, bad]).is_ok_and(|settled| settled.status(bad) == "rejected");
         return if refused { Ok(()) } else { Err(answer.broken(format!("a bad `{member}` was taken"))) };
     }
     answer.expect_refusal()
@@ -286,22 +285,16 @@ async fn hostile_bodies(world: &World) -> Outcome {
     bodies.push("[".repeat(100_000).into_bytes());
     bodies.push("{\"operations\":".repeat(100_000).into_bytes());
     bodies.push(format!("{{\"protocol\":1,\"x\":{}", "[".repeat(100_000)).into_bytes());
-    for operations in ["null", "{}", "[null]", "[[]]", "[{}]", "\"x\"", "[1]"] {
-        let mut envelope = a.envelope();
-        envelope.insert("operations".to_owned(), serde_json::from_str(operations).unwrap_or_default());
-        let text = Value::Object(envelope).to_string();
-        bodies.push(text.into_bytes());
-    }
     let count = bodies.len();
     for body in bodies {
         for path in ["/v1/push", "/v1/pull"] {
-            let answer = world.client.post(path, Some(&a.credential.token), body.clone()).await?;
-            // A push of no operations may be written in several ways, and a pull ignores what it does not know.
-            let is_harmless = answer.status == 200 && answer.body["results"].as_array().is_none_or(Vec::is_empty);
-            if !is_harmless {
-                answer.expect_refusal()?;
-            }
+            world.client.post(path, Some(&a.credential.token), body.clone()).await?.expect_refusal()?;
         }
+    }
+    for operations in [json!({}), json!([null]), json!([[]]), json!([{}]), json!("x"), json!([1])] {
+        let mut envelope = a.envelope();
+        envelope.insert("operations".to_owned(), operations);
+        a.send(Value::Object(envelope).to_string().into_bytes()).await?.expect_refusal()?;
     }
     let other_type = Unusual { content_type: Some("text/plain"), ..Unusual::default() };
     let answer =

@@ -101,14 +101,14 @@ impl Client {
         body: Vec<u8>,
         unusual: Unusual<'_>,
     ) -> Result<Answer, Trouble> {
-        let asked = shorten(&format!("POST {path} {}", String::from_utf8_lossy(&body)));
+        let asked = asked(path, &body);
         let mut repeats = 0;
         loop {
             let response = self.start(path, token, body.clone(), &unusual).await;
             let response = response.map_err(|error| no_answer(&asked, &error))?;
             let busy = matches!(response.status().as_u16(), 429 | 503);
             let wait = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-            let answer = self.read(response, &asked).await?;
+            let answer = self.read(response, &asked, token).await?;
             if !busy || repeats == MAX_REPEATS {
                 return Ok(answer);
             }
@@ -126,7 +126,7 @@ impl Client {
         body: Vec<u8>,
         limit: Option<Duration>,
     ) -> Result<bool, Trouble> {
-        let asked = shorten(&format!("POST {path} {}", String::from_utf8_lossy(&body)));
+        let asked = asked(path, &body);
         let unusual = Unusual::default();
         let head = self.start(path, Some(token), body, &unusual);
         let head = match limit {
@@ -161,12 +161,13 @@ impl Client {
         request.send().await
     }
 
-    async fn read(&self, response: Response, asked: &str) -> Result<Answer, Trouble> {
+    async fn read(&self, response: Response, asked: &str, token: Option<&str>) -> Result<Answer, Trouble> {
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).and_then(|value| Some(value.to_str().ok()?.to_owned()));
         let protocol = header(PROTOCOL_HEADER);
         let media_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
         let text = response.text().await.map_err(|error| no_answer(asked, &error))?;
+        let text = without_token(text, token);
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         let answer = Answer { status, body, text, asked: asked.to_owned() };
         if protocol.as_deref() != Some(PROTOCOL.to_string().as_str()) {
@@ -192,7 +193,7 @@ impl Answer {
         Evidence {
             what: what.to_owned(),
             request: Some(self.asked.clone()),
-            answer: Some(shorten(&format!("{} {}", self.status, self.text))),
+            answer: Some(format!("{} {}", self.status, shorten(&self.text, self.text.len()))),
         }
     }
 
@@ -278,12 +279,28 @@ fn no_answer(asked: &str, error: &reqwest::Error) -> Trouble {
     Trouble::Broken(Box::new(Evidence { what, request: Some(asked.to_owned()), answer: None }))
 }
 
-fn shorten(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
-        None => text,
+/// An endpoint that repeats the token must not make us tell it.
+fn without_token(text: String, token: Option<&str>) -> String {
+    match token {
+        Some(token) if text.contains(token) => text.replace(token, "(the token)"),
+        _ => text,
     }
+}
+
+/// A request in short.
+fn asked(path: &str, body: &[u8]) -> String {
+    // A character has up to four bytes.
+    let start = String::from_utf8_lossy(&body[..body.len().min(4 * SHOWN)]);
+    format!("POST {path} {}", shorten(&start, body.len()))
+}
+
+/// The start of a text of so many bytes, as far as it is shown, without control characters.
+fn shorten(start: &str, bytes: usize) -> String {
+    let mut shown: String = start.chars().take(SHOWN).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if shown.len() < bytes {
+        shown += &format!("… ({bytes} bytes)");
+    }
+    shown
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command runs in real time")]
@@ -308,8 +325,16 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_is_repeated_is_not_told() {
+        let told = without_token("{\"detail\":\"abc.def.ghi is bad\"}".to_owned(), Some("abc.def.ghi"));
+        assert_eq!(told, "{\"detail\":\"(the token) is bad\"}");
+    }
+
+    #[test]
     fn what_is_shown_is_short_and_has_no_control_characters() {
-        let shown = shorten(&format!("a\u{1b}[31m{}", "é".repeat(2 * SHOWN)));
+        let long = format!("a\u{1b}[31m{}", "é".repeat(2 * SHOWN));
+        let shown = shorten(&long, long.len());
+        assert_eq!(shorten("short", 5), "short");
         assert!(!shown.contains('\u{1b}') && shown.chars().count() < SHOWN + 30, "{shown}");
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct TortureArgs {
     /// The endpoint: what comes before `/v1/push`. `https://…`, or `http://` to loopback
     url: String,
     /// The token of the user who asks
-    #[arg(long, env = "SYNCLINE_TOKEN", hide_env_values = true, conflicts_with = "data")]
+    #[arg(long, env = "SYNCLINE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// The user the token is for
     #[arg(long, default_value = "dev")]
@@ -52,7 +52,7 @@ pub(crate) struct TortureArgs {
     #[arg(long, default_value = "team-1")]
     scope: String,
     /// A token of somebody else in another scope, for the probes across scopes
-    #[arg(long, env = "SYNCLINE_OTHER_TOKEN", hide_env_values = true, requires_all = ["other_user", "other_scope"], conflicts_with = "data")]
+    #[arg(long, env = "SYNCLINE_OTHER_TOKEN", hide_env_values = true, requires_all = ["other_user", "other_scope"])]
     other_token: Option<String>,
     /// The user that the other token is for
     #[arg(long, value_name = "USER")]
@@ -60,7 +60,8 @@ pub(crate) struct TortureArgs {
     /// The scope that the other token opens
     #[arg(long, value_name = "SCOPE")]
     other_scope: Option<String>,
-    /// The SQLite file of an endpoint that made its own secret (as for `syncline token`), in place of tokens
+    /// The SQLite file of an endpoint that made its own secret (as for `syncline token`): all tokens are made with it,
+    /// whatever else is given
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The entity type to use; it must take any record, under the default rules
