@@ -29,15 +29,18 @@
 //! - [`worlds::run_plan`] lives a random [`plan::Plan`] to its end.
 //! - [`disk::Disk`] is a disk that loses power, fails calls and fills up, for whatever opens SQLite files.
 //! - [`BrokenEndpoint`] breaks one rule, so that a check of endpoints from outside can be checked itself.
+//! - [`model`] is a second opinion on the endpoint: every exchange of a world is judged by it.
 //! - [`World::assert_invariants`] checks spec §9 by plain SQL on the files, and that every body matched the OpenAPI document.
 
 mod broken;
 mod check;
 pub mod disk;
 mod lock;
+pub mod model;
 mod network;
 pub mod plan;
 mod server;
+mod server_state;
 mod steps;
 mod world;
 pub mod worlds;
@@ -46,6 +49,7 @@ pub use broken::{BrokenEndpoint, Flaw};
 pub use lock::MemoryLock;
 pub use network::{Credentials, Fault, Network};
 pub use server::{Exchange, TestServer};
+pub use server_state::read_state;
 pub use steps::{ManualClock, SeededRandom, Started, StepRuntime, Steps};
 pub use world::{SCOPE, TOKEN, TestDevice, USER, World};
 

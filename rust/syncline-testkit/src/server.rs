@@ -10,10 +10,12 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use syncline_core::environment::Clock;
 use syncline_core::transport::{Request, Response, Route};
-use syncline_protocol::{PROTOCOL, Problem, ProblemCode};
+use syncline_protocol::{PROTOCOL, Problem, ProblemCode, Timestamp};
 use syncline_server::endpoint::types::{TypeConfig, Types};
 use syncline_server::{Answer, Claims, Embedded, Endpoint, EndpointLimits, SqliteStore, contract};
 
+use crate::model::{Limits, Model, Token, Types as ModelTypes};
+use crate::server_state::read_state;
 use crate::steps::ManualClock;
 
 /// A request that arrived, and what it was answered.
@@ -42,6 +44,11 @@ pub struct TestServer {
 struct Inner {
     path: PathBuf,
     endpoint: Embedded<SqliteStore>,
+    /// What the endpoint should be, as it is now and as it was in each snapshot.
+    model: Model,
+    snapshots: BTreeMap<PathBuf, Model>,
+    /// To look into the endpoint's file.
+    file: rusqlite::Connection,
     types: BTreeMap<String, TypeConfig>,
     limits: EndpointLimits,
     random: EndpointRandom,
@@ -63,8 +70,11 @@ impl TestServer {
     pub(crate) fn new(path: PathBuf, clock: ManualClock, seed: u64) -> Self {
         let endpoint = open(&path, &BTreeMap::new(), EndpointLimits::default());
         let inner = Inner {
+            file: look_into(&path),
             path,
             endpoint,
+            model: Model::new(ModelTypes::default(), limits_of(EndpointLimits::default())),
+            snapshots: BTreeMap::new(),
             types: BTreeMap::new(),
             limits: EndpointLimits::default(),
             random: EndpointRandom(StdRng::seed_from_u64(seed)),
@@ -78,13 +88,20 @@ impl TestServer {
 
     /// Configures entity types, in place of all before.
     pub fn set_types(&self, types: BTreeMap<String, TypeConfig>) {
-        self.inner.lock().types = types;
+        let mut inner = self.inner.lock();
+        let configuration = serde_json::to_value(&types).expect("a configuration is JSON");
+        inner.model.set_types(ModelTypes::new(&configuration));
+        inner.types = types;
+        drop(inner);
         self.reopen();
     }
 
     /// Configures the limits.
     pub fn set_limits(&self, limits: EndpointLimits) {
-        self.inner.lock().limits = limits;
+        let mut inner = self.inner.lock();
+        inner.model.set_limits(limits_of(limits));
+        inner.limits = limits;
+        drop(inner);
         self.reopen();
     }
 
@@ -104,7 +121,7 @@ impl TestServer {
         self.inner.lock().exchanges.clone()
     }
 
-    /// How requests and answers differed from the OpenAPI document.
+    /// How requests and answers differed from the OpenAPI document, and the first difference from the [`Model`].
     pub fn violations(&self) -> Vec<String> {
         self.inner.lock().violations.clone()
     }
@@ -114,7 +131,17 @@ impl TestServer {
         self.inner.lock().path.clone()
     }
 
-    /// Works on the endpoint itself.
+    /// The model beside the endpoint, as it stands.
+    pub fn model(&self) -> Model {
+        self.inner.lock().model.clone()
+    }
+
+    /// Two files use this device id from now on, as nobody knows yet.
+    pub(crate) fn share(&self, device_id: &str) {
+        self.inner.lock().model.share(device_id);
+    }
+
+    /// Works on the endpoint itself. What it changes there, the model does not know.
     pub fn with<T>(&self, work: impl FnOnce(&mut Embedded<SqliteStore>) -> T) -> T {
         work(&mut self.inner.lock().endpoint)
     }
@@ -122,17 +149,25 @@ impl TestServer {
     /// Copies the database as it stands to `path`, to be restored later.
     pub fn snapshot(&self, path: &Path) {
         copy_database(&self.path(), path);
+        let mut inner = self.inner.lock();
+        let model = inner.model.clone();
+        inner.snapshots.insert(path.to_owned(), model);
     }
 
     /// Puts a snapshot in place, as an operator would after a loss. `told`: the endpoint is started with `--restored`.
+    ///
+    /// # Panics
+    /// If `path` is no [`TestServer::snapshot`].
     pub fn restore(&self, path: &Path, told: bool) {
         let mut inner = self.inner.lock();
-        let Inner { path: target, types, limits, restores, .. } = &mut *inner;
+        let Inner { path: target, types, limits, restores, model, snapshots, .. } = &mut *inner;
+        model.restore(&snapshots[path], told);
         // A file of its own each time: the one in use may have a log beside it that belongs to no other.
         *restores += 1;
         let (target, types, limits) = (target.with_extension(format!("restored-{restores}")), types.clone(), *limits);
         copy_database(path, &target);
         inner.endpoint = open(&target, &types, limits);
+        inner.file = look_into(&target);
         inner.path = target;
         if told {
             let now = self.clock.now();
@@ -143,7 +178,9 @@ impl TestServer {
 
     /// The endpoint's daily tidying up, at its own clock's time.
     pub fn maintain(&self) {
-        self.with(|endpoint| endpoint.maintain(self.clock.now())).expect("the store works");
+        let now = self.clock.now();
+        self.with(|endpoint| endpoint.maintain(now)).expect("the store works");
+        self.inner.lock().model.maintain(now);
     }
 
     /// Lets a request arrive that no device sends any more, as a duplicate that strayed on the way. Gives the status and the body.
@@ -170,7 +207,8 @@ impl TestServer {
                 random,
             ),
         };
-        inner.record(device, request, &answer);
+        let said = inner.record(device, request, &answer);
+        inner.judge(request, token, now, answer.status, &said);
         Response {
             status: answer.status,
             protocol: Some(PROTOCOL.to_string()),
@@ -186,7 +224,8 @@ impl TestServer {
 }
 
 impl Inner {
-    fn record(&mut self, device: &str, request: &Request, answer: &Answer) {
+    /// Notes the exchange. Gives the answer's body.
+    fn record(&mut self, device: &str, request: &Request, answer: &Answer) -> Value {
         let path = match request.route {
             Route::Push => "/v1/push",
             Route::Pull => "/v1/pull",
@@ -202,9 +241,37 @@ impl Inner {
             route: request.route,
             request: sent,
             status: answer.status,
-            answer: said,
+            answer: said.clone(),
         });
+        said
     }
+
+    /// Asks the model about an exchange, and after a push whether it finds in the file what it holds. Once they differ, all
+    /// that follows is of that: only the first difference is told.
+    fn judge(&mut self, request: &Request, token: &str, now: Timestamp, status: u16, said: &Value) {
+        let Some(claims) = self.tokens.get(token).filter(|_| self.violations.is_empty()) else { return };
+        let token = Token { user_id: &claims.user_id, scopes: &claims.scopes };
+        let judged = self.model.judge(request.route, &request.body, token, now, status, said).and_then(|()| {
+            if request.route == Route::Pull {
+                return Ok(());
+            }
+            let stored = read_state(&self.file).map_err(|error| error.to_string())?;
+            self.model.compare(&stored).map_err(|difference| format!("stored: {difference}"))
+        });
+        if let Err(difference) = judged {
+            let request = String::from_utf8_lossy(&request.body);
+            self.violations.push(format!("model: {difference}\n  asked: {request}\n  said: {status} {said}"));
+        }
+    }
+}
+
+fn limits_of(limits: EndpointLimits) -> Limits {
+    let EndpointLimits { max_operations, max_bytes, max_payload_bytes } = limits;
+    Limits { max_operations, max_bytes, max_payload_bytes }
+}
+
+fn look_into(path: &Path) -> rusqlite::Connection {
+    rusqlite::Connection::open(path).expect("the server's file opens")
 }
 
 fn open(path: &Path, types: &BTreeMap<String, TypeConfig>, limits: EndpointLimits) -> Embedded<SqliteStore> {

@@ -80,7 +80,9 @@ impl World {
         config.database = self.path(&format!("{name}.db"));
         copy_database(&of.config.database, &config.database);
         let copy = self.device_with(name, config);
-        self.shared.push(copy.sql("SELECT device_id FROM device"));
+        let device_id: String = copy.sql("SELECT device_id FROM device");
+        self.server.share(&device_id);
+        self.shared.push(device_id);
         let shared: u64 = copy.sql("SELECT coalesce(max(sequence), 0) FROM sync_queue");
         for device in [of, &copy] {
             device.shared_through.fetch_max(shared, Ordering::Relaxed);
@@ -175,7 +177,7 @@ impl World {
     /// # Panics
     /// With the invariant's name and what broke it.
     pub fn assert_invariants(&self, devices: &[&TestDevice]) {
-        assert_eq!(self.server.violations(), Vec::<String>::new(), "the wire differs from the OpenAPI document");
+        assert_eq!(self.server.violations(), Vec::<String>::new(), "the endpoint differs from the OpenAPI document or the model");
         check::invariants(&self.server.path(), &self.shared, &open_devices(devices));
     }
 }
