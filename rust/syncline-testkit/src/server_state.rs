@@ -15,7 +15,8 @@ pub fn read_state(file: &Connection) -> Result<ServerState> {
     // One moment for all tables.
     let file = file.unchecked_transaction()?;
     each(&file, "SELECT scope, head, epoch, purged_through FROM scopes", |row| {
-        let scope = ServerScope { head: row.get(1)?, epoch: row.get(2)?, purged_through: row.get(3)?, ..Default::default() };
+        let scope =
+            ServerScope { head: row.get(1)?, epoch: row.get(2)?, purged_through: row.get(3)?, ..Default::default() };
         state.scopes.insert(row.get(0)?, scope);
         Ok(())
     })?;
@@ -24,14 +25,16 @@ pub fn read_state(file: &Connection) -> Result<ServerState> {
         scope(&mut state, row)?.devices.insert(row.get(1)?, device);
         Ok(())
     })?;
-    let entities = "SELECT scope, entity_type, entity_id, version, payload, clock, fields, created_by, deleted_by, stored_at
+    let entities =
+        "SELECT scope, entity_type, entity_id, version, payload, clock, fields, created_by, deleted_by, stored_at
                     FROM entities";
     each(&file, entities, |row| {
         let lane = (row.get(1)?, row.get(2)?);
         scope(&mut state, row)?.entities.insert(lane, entity(row)?);
         Ok(())
     })?;
-    let operations = "SELECT scope, idempotency_key, operation_id, device_id, sequence, operation, entity_type, entity_id,
+    let operations =
+        "SELECT scope, idempotency_key, operation_id, device_id, sequence, operation, entity_type, entity_id,
                       verdict, error, conflict_id, decided_at FROM operations";
     each(&file, operations, |row| {
         scope(&mut state, row)?.operations.insert(row.get(1)?, operation(row)?);

@@ -177,7 +177,11 @@ impl World {
     /// # Panics
     /// With the invariant's name and what broke it.
     pub fn assert_invariants(&self, devices: &[&TestDevice]) {
-        assert_eq!(self.server.violations(), Vec::<String>::new(), "the endpoint differs from the OpenAPI document or the model");
+        assert_eq!(
+            self.server.violations(),
+            Vec::<String>::new(),
+            "the endpoint differs from the OpenAPI document or the model"
+        );
         check::invariants(&self.server.path(), &self.shared, &open_devices(devices));
     }
 }

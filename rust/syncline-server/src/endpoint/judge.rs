@@ -92,9 +92,10 @@ fn patch(record: &ServerRecord, intent: &Intent<'_>, rule: ConflictRule) -> Judg
         if intent.base.covers(&setter.dot) || without_dot {
             next.set(field, Some(value), intent.write.clone());
         } else if Record::same_value(record.payload.get(field), Some(value)) {
-            let later =
-                if intent.write.is_later_than(setter) || planted!(EqualTakesLast) { &intent.write } else { setter };
-            next.fields.insert(field.to_owned(), later.clone());
+            // If theirs is the later one, nothing differs: a dot copied from the create would look like a change.
+            if intent.write.is_later_than(setter) || planted!(EqualTakesLast) {
+                next.fields.insert(field.to_owned(), intent.write.clone());
+            }
         } else {
             let winner = winner(rule, &intent.write, setter);
             if winner == Winner::Ours {

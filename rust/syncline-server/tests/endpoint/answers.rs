@@ -214,3 +214,14 @@ fn the_head_rises_once_per_entity_that_changed() {
     let old = op("B", 1, "update", "e1", json!({"g": 1}), json!({"X": 1}));
     assert_eq!(world.push("B", vec![old]).version, 3, "the later dot stays");
 }
+
+/// "A field without its own counts as set by the record's create" (spec §4): it has that dot already, so nothing differs.
+#[test]
+fn an_equal_value_that_is_older_than_the_create_changes_nothing() {
+    let mut world = World::new();
+    assert_eq!(world.push("A", vec![op("A", 9, "create", "e1", json!({"g": 1}), json!({}))]).version, 1);
+    let equal = op("B", 1, "update", "e1", json!({"g": 1}), json!({"X": 1}));
+    assert_eq!(world.push("B", vec![equal]).version, 1);
+    let removes_nothing = op("B", 2, "update", "e1", json!({"h": null}), json!({"X": 1}));
+    assert_eq!(world.push("B", vec![removes_nothing]).version, 1);
+}

@@ -26,14 +26,14 @@ impl Model {
         let scope = self.scopes.get_mut(&push.scope).expect("its history was compared");
         let head_before = scope.head;
         let left_out = left_out(push, &decided, scope, cursor.as_ref());
-        let told: Vec<usize> = (0..push.operations.len()).filter(|at| !left_out[&push.operations[*at].lane()]).collect();
+        let told: Vec<usize> =
+            (0..push.operations.len()).filter(|at| !left_out[&push.operations[*at].lane()]).collect();
         learn(&mut self.heard, &mut decided, &told, answer)?;
         if !push.dry_run {
             self.effects.extend(store(scope, push, &decided, now));
         }
         let real = answer["results"].as_array().map_or(&[][..], Vec::as_slice);
-        let mut results: Vec<Value> =
-            told.iter().map(|at| result(scope, push, *at, &decided.outcomes[*at])).collect();
+        let mut results: Vec<Value> = told.iter().map(|at| result(scope, push, *at, &decided.outcomes[*at])).collect();
         let absent = leave_out_records(&mut results, real)?;
         // "If the push's `cursor` stood at the head and no record is absent, the answer carries the `cursor` at the new head".
         let cursor = cursor.filter(|cursor| cursor.version == head_before && !absent && !push.dry_run);

@@ -25,9 +25,7 @@ use serde_json::{Value, json};
 use syncline_core::transport::Route;
 use syncline_protocol::{ProblemCode, Timestamp};
 
-pub use compare::{
-    ServerDevice, ServerEntity, ServerOperation, ServerScope, ServerState, StoredWrite,
-};
+pub use compare::{ServerDevice, ServerEntity, ServerOperation, ServerScope, ServerState, StoredWrite};
 use push::{Batch, is_forked};
 use request::{Pull, Push, Refusal};
 use state::{Cursor, Scope};
@@ -122,7 +120,8 @@ impl Model {
                 stored.decided_at >= keys_before || stored.sequence > forgotten
             });
             let tombstones_before = now.millis() - 180 * DAY_MILLIS;
-            let is_old = |entity: &state::Entity| entity.record.deleted.is_some() && entity.stored_at < tombstones_before;
+            let is_old =
+                |entity: &state::Entity| entity.record.deleted.is_some() && entity.stored_at < tombstones_before;
             let dropped = scope.entities.values().filter(|entity| is_old(entity)).map(|entity| entity.version).max();
             scope.horizon = scope.horizon.max(dropped.unwrap_or(0));
             scope.entities.retain(|_, entity| !is_old(entity));
@@ -271,7 +270,10 @@ impl Model {
         };
         let Some(refusal) = refusals.iter().find(is_this) else {
             let expected: Vec<_> = refusals.iter().map(|refusal| (refusal.code, &refusal.field)).collect();
-            return Err(format!("the answer is {status} {} {}, not one of {expected:?}", answer["code"], answer["field"]));
+            return Err(format!(
+                "the answer is {status} {} {}, not one of {expected:?}",
+                answer["code"], answer["field"]
+            ));
         };
         let members = match refusal.code {
             // §6: "413 or `limits` shrink the client's batches".

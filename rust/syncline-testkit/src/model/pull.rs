@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use syncline_protocol::Timestamp;
 
+use super::Model;
 use super::request::Pull;
 use super::state::{Cursor, Entity, Lane};
 use super::types::MOST_RECORD_BYTES;
 use super::values::differs;
-use super::Model;
 
 impl Model {
     /// Compares a page with what it should be. `cursor`: what the given text stands for, if it was ever given out.

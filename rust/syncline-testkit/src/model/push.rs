@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use syncline_protocol::{OperationKind, Timestamp};
 
@@ -283,8 +282,7 @@ fn patch_of(operation: &Operation, limits: &Limits) -> Result<BTreeMap<String, V
 
 /// `before`, if it could be a payload; what could not be one costs the ledger its `base` and nothing else.
 fn before_of(operation: &Operation) -> Option<BTreeMap<String, Value>> {
-    let member = |(name, text): (&String, &Box<RawValue>)| Some((name.clone(), serde_json::from_str(text.get()).ok()?));
-    let members = operation.before.as_ref()?.iter().map(member).collect::<Option<BTreeMap<String, Value>>>()?;
-    let object = Value::Object(members.clone().into_iter().collect());
-    fault_in(&object, "$", 1).is_none().then_some(members)
+    let text = serde_json::to_string(operation.before.as_ref()?).ok()?;
+    let value: Value = serde_json::from_str(&text).ok().filter(|value| fault_in(value, "$", 1).is_none())?;
+    value.as_object().map(|members| members.clone().into_iter().collect())
 }

@@ -185,9 +185,8 @@ pub(crate) fn refusals_of_push(push: &Push, token: &Token<'_>, limits: &Limits) 
 /// §2: within a lane "in order"; `depends_on`: "earlier operations only".
 fn check_order(found: &mut Refusals, operations: &[Operation], at: usize) {
     let operation = &operations[at];
-    let is_same_lane = |other: &&Operation| {
-        other.entity_id == operation.entity_id && other.entity_type == operation.entity_type
-    };
+    let is_same_lane =
+        |other: &&Operation| other.entity_id == operation.entity_id && other.entity_type == operation.entity_type;
     let earlier = operations[..at].iter().rfind(is_same_lane);
     let in_order = earlier.is_none_or(|earlier| earlier.sequence <= operation.sequence);
     found.unless(in_order, format!("operations[{at}].sequence"));
