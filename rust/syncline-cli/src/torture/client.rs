@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::{Response, Url, redirect, retry};
+use reqwest::{Body, Response, Url, redirect, retry};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use syncline_protocol::{PROTOCOL, PROTOCOL_HEADER};
@@ -140,11 +140,21 @@ impl Client {
         }
     }
 
+    /// Sends the first half of a body and then breaks the connection. Whatever happens, nothing is answered.
+    pub(super) async fn post_half(&self, path: &str, token: &str, mut body: Vec<u8>) {
+        body.truncate(body.len() / 2);
+        let broken = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+        let half = futures_util::stream::iter([Ok(body), Err(broken)]);
+        let unusual = Unusual::default();
+        // That it fails is the purpose.
+        let _ = self.start(path, Some(token), Body::wrap_stream(half), &unusual).await;
+    }
+
     async fn start(
         &self,
         path: &str,
         token: Option<&str>,
-        body: Vec<u8>,
+        body: impl Into<Body>,
         unusual: &Unusual<'_>,
     ) -> reqwest::Result<Response> {
         self.requests.fetch_add(1, Ordering::Relaxed);

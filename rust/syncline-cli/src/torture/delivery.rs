@@ -101,6 +101,9 @@ async fn cut_connections(world: &World) -> Outcome {
         let create = a.create(&world.name("e"), json!({ "round": round }));
         let update = a.update(create.entity(), json!({ "more": round })).base(&[(&a.id, create.sequence())]);
         let batch = [create.clone(), update.clone()];
+        let body = a.body(&batch);
+        world.client.post_half("/v1/push", &a.credential.token, body).await;
+        world.expect_nothing(create.entity()).await?;
         let limit = Duration::from_micros(300 * round as u64);
         world.client.post_and_hang_up("/v1/push", &a.credential.token, a.body(&batch), Some(limit)).await?;
         let first = a.settle(&batch).await?;
@@ -114,7 +117,11 @@ async fn cut_connections(world: &World) -> Outcome {
         }
         world.expect_record(create.entity(), &json!({ "round": round, "more": round })).await?;
     }
-    Ok(format!("{} pushes cut after 0 to {} µs; {arrived} had arrived", world.rounds, 300 * (world.rounds - 1)))
+    Ok(format!(
+        "{} pushes cut within the body, then after 0 to {} µs; {arrived} of these had arrived",
+        world.rounds,
+        300 * (world.rounds - 1)
+    ))
 }
 
 async fn parallel_duplicates(world: &World) -> Outcome {
