@@ -95,8 +95,8 @@ impl Store {
             .conn
             .prepare_cached("SELECT base_clock, payload FROM sync_queue WHERE sequence = ?1")?
             .query_row([last], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let same_base = clock == clock_text(base_clock) || planted!(FoldOnAnyBase) || planted!(FoldSent);
-        Ok(same_base.then_some((older, payload)))
+        let same_base = clock == clock_text(base_clock) || planted!(FoldOnAnyBase);
+        Ok((same_base || planted!(FoldSent)).then_some((older, payload)))
     }
 
     fn before_of(&self, sequence: u64) -> Result<String> {
