@@ -18,7 +18,7 @@ test: ## Every test and check, with a table at the end; SKIP="demo deny" leaves 
 	@scripts/test
 
 .PHONY: test-long
-test-long: ## The same with more cases of each property, and ten days of the demo
+test-long: ## The same with more cases of each property, more schedules of threads, and ten days of the demo
 	@scripts/test --long
 
 .PHONY: check

@@ -56,6 +56,11 @@ impl Bug {
         self.row()[2]
     }
 
+    /// Whether it needs several threads: then the check of schedules finds it, and simulated worlds, each one thread, need not.
+    pub const fn needs_threads(self) -> bool {
+        matches!(self, Self::LostWakeUp | Self::DoubleClaim)
+    }
+
     /// The bug with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|bug| bug.name() == name)
@@ -112,9 +117,11 @@ bugs! {
     SynchronousOff "synchronous-off" from "invariant 8": "A commit does not wait for the disk.";
     QuoteValue "quote-value" from "invariant 9": "The message of a rejection quotes the value.";
     TrustBodyScope "trust-body-scope" from "invariant 10": "The endpoint believes the scope that the request names.";
+    LostWakeUp "lost-wake-up" from "invariant 11": "Who stands next in the writers' line is not woken.";
     TimerNotArmed "timer-not-armed" from "invariant 11": "After a failure the next local write has to wake delivery.";
 
     WallClock "wall-clock" from "spec §4": "Timestamps are the wall clock's.";
+    DoubleClaim "double-claim" from "spec §2": "The process lock is released while requests are under way.";
     SkipRescue "skip-rescue" from "spec §2": "Leases of older terms are not returned.";
     ForgetTerm "forget-term" from "spec §2": "A verdict of an older term is taken.";
     CountOffline "count-offline" from "spec §2": "A request without an answer counts as an attempt.";

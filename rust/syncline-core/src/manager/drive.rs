@@ -92,7 +92,7 @@ impl Shared {
                 }
                 let action = device.driver.next(&mut device.store, now, &*environment.random)?;
                 let at_rest = device.driver.is_at_rest();
-                if at_rest && !device.is_wanted() {
+                if (at_rest || planted!(DoubleClaim)) && !device.is_wanted() {
                     device.guard = None;
                 }
                 Ok((action, at_rest))
@@ -142,6 +142,8 @@ impl Shared {
                 while let Some(wait) = shared.background_turn(task) {
                     race(shared.wake.notified(), shared.environment.runtime.sleep(wait)).await;
                 }
+                // What woke it may have been meant for the task that took its place.
+                shared.wake.notify_one();
             }));
         }
         Ok(())

@@ -28,6 +28,8 @@ mod drive;
 mod listeners;
 mod primitives;
 mod readers;
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules;
 mod shared;
 mod sign_out;
 mod tasks;

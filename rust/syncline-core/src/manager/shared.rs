@@ -187,7 +187,12 @@ impl Shared {
         if tidy {
             self.announce();
             let shared = Arc::clone(self);
-            self.environment.runtime.dispatch(Box::new(move || shared.listeners.close()));
+            // A writer may have taken it upon itself to have its news told, and not have come to it yet.
+            let tell_and_close = move || {
+                shared.listeners.tell(|| None);
+                shared.listeners.close();
+            };
+            self.environment.runtime.dispatch(Box::new(tell_and_close));
         } else {
             self.progress.send_modify(|count| *count += 1);
             self.listeners.close();

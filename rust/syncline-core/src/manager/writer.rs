@@ -9,6 +9,8 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use syncline_protocol::planted;
+
 use super::primitives::{Arc, AtomicBool, Condvar, Mutex, Ordering};
 use crate::error::{Result, SynclineError};
 use crate::store::Store;
@@ -90,9 +92,17 @@ impl Writer {
         for place in line.drain(..served) {
             place.tell();
         }
-        if let Some(front) = line.front() {
+        if let Some(front) = line.front()
+            && !planted!(LostWakeUp)
+        {
             front.wake();
         }
+    }
+
+    /// How many stand in line, the one in front included.
+    #[cfg(test)]
+    pub(super) fn in_line(&self) -> usize {
+        self.line.lock().len()
     }
 }
 
@@ -133,7 +143,8 @@ impl<T, F> Place<T, F> {
 
     /// What became of the job; its panic goes on in the caller's thread.
     fn outcome(&self) -> Result<T> {
-        match self.outcome.lock().take().expect("set before it is told") {
+        let outcome = self.outcome.lock().take().expect("set before it is told");
+        match outcome {
             Ok(result) => result,
             Err(panic) => resume_unwind(panic),
         }
@@ -241,7 +252,7 @@ mod tests {
             for other in others {
                 scope.spawn(other);
             }
-            while self.writer.line.lock().len() < count + 1 {
+            while self.writer.in_line() < count + 1 {
                 thread::yield_now();
             }
             finish.send(()).unwrap();
@@ -334,6 +345,6 @@ mod tests {
             }
         });
         assert_eq!(closed.load(Ordering::Relaxed), 4);
-        assert!(desk.writer.line.lock().is_empty());
+        assert_eq!(desk.writer.in_line(), 0);
     }
 }
