@@ -25,6 +25,10 @@ pub(crate) enum Failure {
     /// A promise of the demo was broken; the report says which.
     #[error("the demo's promises do not hold")]
     Broken,
+    /// A rule was broken in chaos; the report says which.
+    #[cfg(feature = "chaos")]
+    #[error("the rules do not hold")]
+    Chaos,
     /// A guarantee is broken; the report says which.
     #[error("the endpoint does not keep every guarantee")]
     Tortured,
@@ -58,6 +62,8 @@ impl Failure {
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Failed(_) | Self::Broken | Self::Tortured => 1,
+            #[cfg(feature = "chaos")]
+            Self::Chaos => 1,
             Self::CannotRun(_) => 2,
             Self::File { .. } => 3,
             Self::NotOurs { .. } => 4,

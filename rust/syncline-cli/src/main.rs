@@ -1,6 +1,8 @@
 //! The `syncline` command: an endpoint for development, a look into a device's file, a demo on real data, and a check of any
 //! endpoint from outside.
 
+#[cfg(feature = "chaos")]
+mod chaos;
 mod demo;
 mod failure;
 mod inspect;
@@ -42,6 +44,10 @@ enum Command {
     /// Check from outside, over HTTP, whether an endpoint keeps the guarantees of the protocol; any endpoint, whoever wrote it
     #[command(after_help = EXIT_CODES)]
     Torture(torture::TortureArgs),
+    /// Devices and an endpoint write, break off and are killed at random for a while; then every rule is checked. For tests
+    #[cfg(feature = "chaos")]
+    #[command(after_help = EXIT_CODES)]
+    Chaos(chaos::ChaosArgs),
     /// One device of the demo
     #[command(hide = true)]
     DemoDevice(demo::device::DeviceArgs),
@@ -67,6 +73,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args),
         Command::Demo(args) => demo::run(args).await,
         Command::Torture(args) => torture::run(args).await,
+        #[cfg(feature = "chaos")]
+        Command::Chaos(args) => chaos::run(args).await,
         Command::DemoDevice(args) => demo::device::run(args).await,
     }
 }

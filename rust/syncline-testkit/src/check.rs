@@ -153,6 +153,16 @@ fn same_history(file: &Connection) -> bool {
     ) == 1
 }
 
+/// The devices have heard of the server's present history: nothing was left uncompared.
+pub(crate) fn one_history(server: &Path, devices: &[Subject<'_>]) {
+    let server = open(server);
+    for device in devices {
+        let file = open(device.path);
+        attach(&file, &server);
+        assert!(same_history(&file), "{}: history: it does not know the server's", device.name);
+    }
+}
+
 /// Invariant 11: what still waits has one that failed or conflicts before it in its lane, among its dependencies or in its group.
 pub(crate) fn drained(devices: &[Subject<'_>]) {
     for device in devices {

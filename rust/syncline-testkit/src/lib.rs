@@ -30,11 +30,13 @@
 //! - [`disk::Disk`] is a disk that loses power, fails calls and fills up, for whatever opens SQLite files.
 //! - [`BrokenEndpoint`] breaks one rule, so that a check of endpoints from outside can be checked itself.
 //! - [`model`] is a second opinion on the endpoint: every exchange of a world is judged by it.
+//! - [`files::judge`] holds the same rules against files that real processes left behind.
 //! - [`World::assert_invariants`] checks spec §9 by plain SQL on the files, and that every body matched the OpenAPI document.
 
 mod broken;
 mod check;
 pub mod disk;
+pub mod files;
 mod lock;
 pub mod model;
 mod network;

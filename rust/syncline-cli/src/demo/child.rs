@@ -23,7 +23,7 @@ fn start(arguments: &[&str], log: &Path) -> Result<(Child, ChildStdin, Lines<Buf
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(std::fs::File::create(log)?)
+        .stderr(std::fs::File::options().create(true).append(true).open(log)?)
         // A Ctrl-C is the demo's to handle: the terminal must not send it to the children as well.
         .process_group(0)
         .kill_on_drop(true)
@@ -65,6 +65,12 @@ impl EndpointProcess {
         Ok(Self { address, child, stdin: Some(stdin) })
     }
 
+    /// Ends it with SIGKILL, wherever it is.
+    #[cfg(feature = "chaos")]
+    pub(crate) async fn kill(mut self) -> Result<(), DemoError> {
+        Ok(self.child.kill().await?)
+    }
+
     /// Stops it the polite way and waits for its end.
     pub(crate) async fn stop(mut self) -> Result<(), DemoError> {
         drop(self.stdin.take());
@@ -78,7 +84,7 @@ type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Reply>>>>;
 /// A device's process.
 pub(crate) struct DeviceProcess {
     name: String,
-    child: Child,
+    child: tokio::sync::Mutex<Child>,
     stdin: tokio::sync::Mutex<Option<ChildStdin>>,
     waiting: Waiting,
     next: AtomicU64,
@@ -88,10 +94,22 @@ pub(crate) struct DeviceProcess {
 impl DeviceProcess {
     /// Starts a device on `file`, speaking to `url`.
     pub(crate) fn start(name: &str, file: &Path, url: &str, user: &str, scope: &str) -> Result<Self, DemoError> {
+        Self::start_with(name, file, url, user, scope, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(
+        name: &str,
+        file: &Path,
+        url: &str,
+        user: &str,
+        scope: &str,
+        more: &[&str],
+    ) -> Result<Self, DemoError> {
         let log = file.with_extension("log");
         let file = file.to_string_lossy();
         let arguments = ["demo-device", "--file", &file, "--url", url, "--user", user, "--scope", scope];
-        let (child, stdin, mut lines) = start(&arguments, &log)?;
+        let (child, stdin, mut lines) = start(&[&arguments, more].concat(), &log)?;
         let waiting: Waiting = Arc::default();
         let mut reading = JoinSet::new();
         let readers = waiting.clone();
@@ -107,7 +125,7 @@ impl DeviceProcess {
         });
         Ok(Self {
             name: name.to_owned(),
-            child,
+            child: tokio::sync::Mutex::new(child),
             stdin: tokio::sync::Mutex::new(Some(stdin)),
             waiting,
             next: AtomicU64::new(1),
@@ -117,6 +135,15 @@ impl DeviceProcess {
 
     /// Gives a command and waits for its reply.
     pub(crate) async fn ask<T: DeserializeOwned>(&self, command: Command) -> Result<T, DemoError> {
+        let value = self.try_ask(command).await?.map_err(|text| DemoError::Child(format!("{}: {text}", self.name)))?;
+        Ok(serde_json::from_value(value)?)
+    }
+
+    /// The same, but what the device refuses is a reply as well.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub(crate) async fn try_ask(&self, command: Command) -> Result<Reply, DemoError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         locked(&self.waiting).insert(id, sender);
@@ -127,20 +154,19 @@ impl DeviceProcess {
             let _ = stdin.write_all(&line).await;
         }
         let gone = |_| DemoError::Child(format!("{} is gone: see its log", self.name));
-        let value = receiver.await.map_err(gone)?.map_err(|text| DemoError::Child(format!("{}: {text}", self.name)))?;
-        Ok(serde_json::from_value(value)?)
+        receiver.await.map_err(gone)
     }
 
     /// Ends it with SIGKILL, wherever it is.
-    pub(crate) async fn kill(&mut self) -> Result<(), DemoError> {
-        Ok(self.child.kill().await?)
+    pub(crate) async fn kill(&self) -> Result<(), DemoError> {
+        Ok(self.child.lock().await.kill().await?)
     }
 
     /// Closes its file and waits for its end.
-    pub(crate) async fn stop(mut self) -> Result<(), DemoError> {
+    pub(crate) async fn stop(self) -> Result<(), DemoError> {
         let () = self.ask(Command::Close).await?;
         self.stdin.lock().await.take();
-        let status = self.child.wait().await?;
+        let status = self.child.into_inner().wait().await?;
         if status.success() { Ok(()) } else { Err(DemoError::Child(format!("{} ended with {status}", self.name))) }
     }
 }

@@ -30,6 +30,14 @@ pub(crate) enum Command {
     Cancel { operation: String },
     /// Resolves every open conflict with a merged value.
     Resolve { value: Value },
+    /// Sends a failed operation again.
+    Retry { operation: String },
+    /// Gives up a failed or conflicted operation.
+    Discard { operation: String },
+    /// What failed and what conflicts.
+    Troubles,
+    /// Decides one conflict.
+    Decide { conflict: String, decision: Decision },
     /// Closes the file and ends.
     Close,
 }
@@ -81,6 +89,24 @@ pub(crate) enum How {
     Together,
     /// A `SyncTransaction`, `commit_queued`.
     Transaction,
+}
+
+/// How the app decides a conflict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Decision {
+    Local,
+    Remote,
+    Merged(Value),
+}
+
+/// What waits for the user.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Troubles {
+    /// Operations that failed.
+    pub(crate) failed: Vec<String>,
+    /// Undecided conflicts, each with its operation.
+    pub(crate) conflicts: Vec<(String, String)>,
 }
 
 /// How a device stands.

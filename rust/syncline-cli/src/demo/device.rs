@@ -4,18 +4,20 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 use syncline_core::transport::{BoxFuture, CredentialProvider, CredentialReason, Token};
 use syncline_core::{
-    Config, EntityType, NetworkStatus, NewOperation, Receipt, Resolution, SyncManager, SyncState, SynclineError,
+    Config, EntityType, NetworkStatus, NewOperation, OperationFilter, OperationStatus, Receipt, Resolution,
+    SyncManager, SyncState, SynclineError,
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Stdout};
 use tokio::task::{JoinSet, block_in_place};
 
-use super::control::{Command, Envelope, How, Kind, Reply, Status, Write};
+use super::control::{Command, Decision, Envelope, How, Kind, Reply, Status, Troubles, Write};
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -28,6 +30,13 @@ pub(crate) struct DeviceArgs {
     user: String,
     #[arg(long)]
     scope: String,
+    /// An answer that takes longer is as good as none
+    #[arg(long, default_value_t = 10)]
+    timeout_seconds: u64,
+    #[arg(long, default_value_t = 60)]
+    pull_seconds: u64,
+    #[arg(long, default_value_t = 15 * 60)]
+    keep_seconds: u64,
 }
 
 /// The app's sign-in: a token at hand, and a better one for when that is refused.
@@ -74,8 +83,9 @@ pub(crate) async fn run(args: DeviceArgs) -> Result<(), Failure> {
     let session = Arc::new(Session::default());
     let mut config = Config::new(args.file, args.url, args.user, args.scope)
         .entity_type("form", EntityType { send_before: true, ..EntityType::default() });
-    // Under the demo's faults, an answer that takes longer is as good as none.
-    config.network.timeout = std::time::Duration::from_secs(10);
+    config.network.timeout = Duration::from_secs(args.timeout_seconds);
+    config.network.pull_interval = Duration::from_secs(args.pull_seconds);
+    config.retention.age = Duration::from_secs(args.keep_seconds);
     let manager = SyncManager::open_system(config, session.clone()).map_err(failed)?;
     manager.network_changed(NetworkStatus::Offline).map_err(failed)?;
     manager.start().map_err(failed)?;
@@ -131,6 +141,17 @@ impl Device {
             Command::Explain { operation } => self.manager.explain(&operation).map(|why| value(why.text)),
             Command::Cancel { operation } => self.manager.cancel(&operation).map(value),
             Command::Resolve { value: merged } => block_in_place(|| self.resolve(&merged)).map(value),
+            Command::Retry { operation } => self.manager.retry(&operation).map(value),
+            Command::Discard { operation } => self.manager.discard(&operation).map(value),
+            Command::Troubles => self.troubles().map(value),
+            Command::Decide { conflict, decision } => {
+                let resolution = match decision {
+                    Decision::Local => Resolution::TakeLocal,
+                    Decision::Remote => Resolution::TakeRemote,
+                    Decision::Merged(value) => Resolution::Merged(value.to_string()),
+                };
+                self.manager.resolve_conflict(&conflict, resolution).map(value)
+            }
             Command::Close => Ok(Value::Null),
         }
     }
@@ -169,6 +190,14 @@ impl Device {
             self.manager.resolve_conflict(&entry.conflict.id, Resolution::Merged(merged.to_string()))?;
         }
         Ok(conflicts.len() as u64)
+    }
+
+    fn troubles(&self) -> Result<Troubles, SynclineError> {
+        let filter = OperationFilter { statuses: vec![OperationStatus::Failed], ..OperationFilter::default() };
+        let failed = self.manager.operations(&filter)?.into_iter().map(|operation| operation.id);
+        let conflicts = self.manager.conflicts(true, 100)?.into_iter();
+        let conflicts = conflicts.map(|entry| (entry.conflict.id, entry.conflict.operation_id));
+        Ok(Troubles { failed: failed.collect(), conflicts: conflicts.collect() })
     }
 
     fn status(&self) -> Result<Status, SynclineError> {

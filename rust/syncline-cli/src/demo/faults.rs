@@ -22,6 +22,12 @@ pub(crate) enum Fault {
     Truncate,
     /// Somebody answers 503 with `Retry-After: 1`: the endpoint (with its header) or a proxy before it (without).
     Unavailable { ours: bool },
+    /// The connection breaks off in the middle of the request, on its way to the endpoint.
+    CutRequest,
+    /// The endpoint has committed; the connection is reset instead of an answer.
+    Reset,
+    /// A proxy answers with a page of its own; the endpoint hears nothing.
+    Page(u16),
     /// An answer 200 is held back until the line is released or the device is gone.
     Hold,
 }
@@ -33,6 +39,9 @@ pub(crate) enum Weather {
     Clear,
     /// About a third of the exchanges suffer.
     Flaky,
+    /// About half of the exchanges suffer, from everything that there is.
+    #[cfg_attr(not(feature = "chaos"), expect(dead_code, reason = "nothing in the demo's day is that bad"))]
+    Storm,
     /// No connection can be made.
     Offline,
     /// No push gets its answer.
@@ -111,9 +120,29 @@ impl Luck {
         if is_push && let Some(fault) = self.ordered.pop_front() {
             return fault;
         }
-        if self.weather != Weather::Flaky {
-            return Fault::None;
+        match self.weather {
+            Weather::Flaky => self.flaky(),
+            Weather::Storm => self.storm(),
+            _ => Fault::None,
         }
+    }
+
+    fn storm(&mut self) -> Fault {
+        match self.random.random_range(0..100) {
+            0..7 => Fault::DropBefore,
+            7..15 => Fault::DropAfter,
+            15..21 => Fault::Truncate,
+            21..26 => Fault::CutRequest,
+            26..32 => Fault::Reset,
+            32..37 => Fault::Page([200, 404, 502, 520][self.random.random_range(0..4)]),
+            37..39 => Fault::Unavailable { ours: self.random.random() },
+            39..41 => Fault::Hold,
+            41..55 => Fault::Delay(Duration::from_millis(self.random.random_range(20..1_500))),
+            _ => Fault::None,
+        }
+    }
+
+    fn flaky(&mut self) -> Fault {
         match self.random.random_range(0..100) {
             0..6 => Fault::DropBefore,
             6..12 => Fault::DropAfter,
@@ -141,6 +170,10 @@ pub(crate) struct Counts {
     /// Connections refused while offline.
     pub(crate) refused: u64,
     pub(crate) held: u64,
+    pub(crate) cut_requests: u64,
+    pub(crate) resets: u64,
+    /// A proxy's pages.
+    pub(crate) pages: u64,
     /// The endpoint's answers 401.
     pub(crate) unauthorized: u64,
     /// The endpoint's answers 413.
@@ -157,6 +190,9 @@ impl std::ops::AddAssign for Counts {
         self.unavailable += other.unavailable;
         self.refused += other.refused;
         self.held += other.held;
+        self.cut_requests += other.cut_requests;
+        self.resets += other.resets;
+        self.pages += other.pages;
         self.unauthorized += other.unauthorized;
         self.too_large += other.too_large;
     }

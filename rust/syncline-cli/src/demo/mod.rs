@@ -1,18 +1,18 @@
 //! `syncline demo`: three devices of one team and an endpoint, each a process of its own, work through a day on real data
 //! while the network between them misbehaves. A checker that shares no code with them reads their files and gives the verdict.
 
-mod checker;
-mod child;
-mod control;
+pub(crate) mod checker;
+pub(crate) mod child;
+pub(crate) mod control;
 mod dataset;
 pub(crate) mod device;
-mod faults;
+pub(crate) mod faults;
 mod plan;
 mod progress;
-mod proxy;
-mod report;
+pub(crate) mod proxy;
+pub(crate) mod report;
 mod script;
-mod team;
+pub(crate) mod team;
 
 use std::path::{Path, PathBuf};
 

@@ -23,7 +23,7 @@ pub(crate) struct Line {
 }
 
 struct Shared {
-    endpoint: SocketAddr,
+    endpoint: Mutex<SocketAddr>,
     state: Mutex<(Luck, Counts)>,
     release: Notify,
 }
@@ -34,7 +34,7 @@ impl Line {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let state = Mutex::new((Luck::new(seed), Counts::default()));
-        let shared = Arc::new(Shared { endpoint, state, release: Notify::new() });
+        let shared = Arc::new(Shared { endpoint: Mutex::new(endpoint), state, release: Notify::new() });
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, shared.clone()));
         Ok(Self { address, shared, _accepting: accepting })
@@ -43,6 +43,12 @@ impl Line {
     /// Where the device connects to.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The endpoint was started again, somewhere else.
+    #[cfg(feature = "chaos")]
+    pub(crate) fn set_endpoint(&self, endpoint: SocketAddr) {
+        *self.shared.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
     }
 
     pub(crate) fn set_weather(&self, weather: Weather) {
@@ -110,6 +116,7 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
         counts.requests += 1;
         luck.draw(is_push)
     });
+    let endpoint = *shared.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
     match fault {
         Fault::DropBefore => {
             shared.count(|counts| counts.dropped_before += 1);
@@ -123,9 +130,17 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
             shared.count(|counts| counts.delayed += 1);
             pause(wait).await;
         }
-        Fault::None | Fault::DropAfter | Fault::Truncate | Fault::Hold => {}
+        Fault::CutRequest => {
+            shared.count(|counts| counts.cut_requests += 1);
+            return send(endpoint, &request, request.body.len() / 2).await.map(drop);
+        }
+        Fault::Page(status) => {
+            shared.count(|counts| counts.pages += 1);
+            return client.write_all(page(status).as_bytes()).await;
+        }
+        Fault::None | Fault::DropAfter | Fault::Truncate | Fault::Reset | Fault::Hold => {}
     }
-    let answer = forward(shared.endpoint, &request).await?;
+    let answer = forward(endpoint, &request).await?;
     shared.count(|counts| match status(&answer) {
         Some(401) => counts.unauthorized += 1,
         Some(413) => counts.too_large += 1,
@@ -141,7 +156,12 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
 async fn deliver(client: &mut TcpStream, answer: &[u8], fault: Fault, shared: &Shared) -> io::Result<()> {
     match fault {
         Fault::DropAfter => shared.count(|counts| counts.dropped_after += u64::from(status(answer) == Some(200))),
-        Fault::Truncate => {
+        Fault::Reset => {
+            shared.count(|counts| counts.resets += 1);
+            client.set_zero_linger()?;
+        }
+        // An endpoint that was killed may have said nothing at all.
+        Fault::Truncate if !answer.is_empty() => {
             shared.count(|counts| counts.truncated += 1);
             client.write_all(&answer[..answer.len() - body_of(answer).len() / 2 - 1]).await?;
         }
@@ -186,14 +206,20 @@ async fn read_request(client: &mut TcpStream) -> io::Result<Option<Message>> {
 
 /// Sends a request on a connection of its own and reads the whole answer.
 async fn forward(endpoint: SocketAddr, request: &Message) -> io::Result<Vec<u8>> {
+    let server = send(endpoint, request, request.body.len()).await?;
+    let mut answer = Vec::new();
+    server.take(MAX_MESSAGE).read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+/// Sends a request up to so many bytes of its body.
+async fn send(endpoint: SocketAddr, request: &Message, bytes: usize) -> io::Result<TcpStream> {
     let mut server = TcpStream::connect(endpoint).await?;
     let lines = request.head.lines().filter(|line| !line.is_empty() && !is_header(line, "connection"));
     let head: String = lines.flat_map(|line| [line, "\r\n"]).chain(["Connection: close\r\n\r\n"]).collect();
     server.write_all(head.as_bytes()).await?;
-    server.write_all(&request.body).await?;
-    let mut answer = Vec::new();
-    server.take(MAX_MESSAGE).read_to_end(&mut answer).await?;
-    Ok(answer)
+    server.write_all(&request.body[..bytes]).await?;
+    Ok(server)
 }
 
 fn is_header(line: &str, name: &str) -> bool {
@@ -227,6 +253,15 @@ fn unavailable(ours: bool) -> String {
     )
 }
 
+/// What a proxy or a captive portal says.
+fn page(status: u16) -> String {
+    let body = "<html><body>This is not the page you are looking for</body></html>";
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} Page\r\nContent-Type: text/html\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
 #[expect(clippy::disallowed_methods, reason = "the demo's network runs in real time")]
 async fn pause(wait: std::time::Duration) {
     tokio::time::sleep(wait).await;
@@ -245,7 +280,8 @@ mod tests {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let request = read_request(&mut stream).await.unwrap().unwrap();
+                // One that was cut short gets no answer.
+                let Some(request) = read_request(&mut stream).await.unwrap() else { continue };
                 assert_eq!(header(&request.head, "connection"), Some("close"));
                 assert_eq!(request.body, b"{}");
                 stream.write_all(ANSWER.as_bytes()).await.unwrap();
@@ -276,6 +312,9 @@ mod tests {
             luck.order(Fault::Truncate);
             luck.order(Fault::Unavailable { ours: true });
             luck.order(Fault::Unavailable { ours: false });
+            luck.order(Fault::CutRequest);
+            luck.order(Fault::Reset);
+            luck.order(Fault::Page(520));
         });
         assert_eq!(ask(&line).await, "");
         assert_eq!(ask(&line).await, "");
@@ -286,12 +325,19 @@ mod tests {
             ours.starts_with("HTTP/1.1 503") && ours.contains("Retry-After: 1") && ours.contains("syncline-protocol")
         );
         assert!(!ask(&line).await.contains("syncline-protocol"));
+        assert_eq!(ask(&line).await, "");
+        assert_eq!(ask(&line).await, "");
+        let page = ask(&line).await;
+        assert!(page.starts_with("HTTP/1.1 520") && page.contains("<html>"), "{page}");
         assert_eq!(line.outstanding(), 0);
 
         line.set_weather(Weather::Offline);
         assert_eq!(ask(&line).await, "");
         let expected = Counts {
-            requests: 6,
+            requests: 9,
+            cut_requests: 1,
+            resets: 1,
+            pages: 1,
             dropped_before: 1,
             dropped_after: 1,
             truncated: 1,

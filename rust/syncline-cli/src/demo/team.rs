@@ -18,7 +18,7 @@ use super::progress::Progress;
 use super::proxy::Line;
 use crate::secret;
 
-pub(super) const SCOPE: &str = "team-1";
+pub(crate) const SCOPE: &str = "team-1";
 /// Nothing in the day takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(90);
 const GLANCE: Duration = Duration::from_millis(60);
@@ -209,6 +209,6 @@ fn configuration(push_limit: usize) -> serde_json::Value {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the demo runs in real time")]
-pub(super) async fn pause(wait: Duration) {
+pub(crate) async fn pause(wait: Duration) {
     tokio::time::sleep(wait).await;
 }

@@ -14,6 +14,9 @@ pub(crate) enum Sabotage {
     Double,
     /// The server has applied two operations of a lane in the wrong order.
     Reorder,
+    /// A device forgets a completed operation.
+    #[cfg(feature = "chaos")]
+    Forget,
     /// A device's replica holds another value than the server.
     Diverge,
 }
@@ -25,6 +28,8 @@ pub(crate) enum Sabotage {
 pub(crate) fn sabotage(kind: Sabotage, case: &Case) -> Result<(), rusqlite::Error> {
     let file = match (kind, case.devices.first()) {
         (Sabotage::Diverge, Some(device)) => &device.file,
+        #[cfg(feature = "chaos")]
+        (Sabotage::Forget, Some(device)) => &device.file,
         _ => &case.server,
     };
     let sql = match kind {
@@ -44,6 +49,10 @@ pub(crate) fn sabotage(kind: Sabotage, case: &Case) -> Result<(), rusqlite::Erro
              WHERE rowid = (SELECT later.rowid FROM operations later JOIN operations earlier
                  USING (scope, device_id, entity_type, entity_id)
                  WHERE earlier.sequence < later.sequence AND earlier.verdict = 'applied' AND later.verdict = 'applied' LIMIT 1)"
+        }
+        #[cfg(feature = "chaos")]
+        Sabotage::Forget => {
+            "DELETE FROM sync_queue WHERE sequence = (SELECT min(sequence) FROM sync_queue WHERE status = 'completed')"
         }
         Sabotage::Diverge => {
             "UPDATE entities SET current = json_set(current, '$.sabotaged', 1)
