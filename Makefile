@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-# Arguments for demo and bench, as: make demo ARGS="--seed 7 --json"
+# Arguments for demo, chaos and bench, as: make demo ARGS="--seed 7 --json"
 ARGS ?=
 
 .PHONY: help
@@ -13,12 +13,16 @@ help: ## List the targets
 demo: ## Three devices and an endpoint work through a bad day on real data; a checker gives the verdict
 	@cargo run --locked --quiet -p syncline-cli -- demo $(ARGS)
 
+.PHONY: chaos
+chaos: ## Real processes over a bad network, killed at random for 30 minutes, then every rule; ARGS="--minutes 5 --seed 7"
+	@cargo run --locked --quiet -p syncline-cli --features chaos -- chaos $(ARGS)
+
 .PHONY: test
 test: ## Every test and check, with a table at the end; SKIP="demo deny" leaves parts out
 	@scripts/test
 
 .PHONY: test-long
-test-long: ## The same with more cases of each property, more schedules of threads, and ten days of the demo
+test-long: ## The same with more cases of each property, more schedules of threads, ten days of the demo and 30 minutes of chaos
 	@scripts/test --long
 
 .PHONY: check

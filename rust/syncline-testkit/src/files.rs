@@ -2,7 +2,7 @@
 //! Every process must have ended, with nothing left to deliver.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::Path;
 
 use rusqlite::{Connection, Result, params};
@@ -34,7 +34,8 @@ pub fn judge(server: &Path, shared: &[String], files: &[LeftFile<'_>]) -> Result
     let folder = tempfile::tempdir().map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let indexed = folder.path().join("server.db");
     copy_with_indexes(server, &indexed)?;
-    let mut breaches = Vec::new();
+    // What concerns the server alone is found once per device.
+    let mut breaches = BTreeSet::new();
     for file in files {
         let name = file.name;
         breaches.extend(told(file)?.into_iter().map(|breach| format!("{name}: {breach}")));
@@ -45,12 +46,16 @@ pub fn judge(server: &Path, shared: &[String], files: &[LeftFile<'_>]) -> Result
         breaches.extend(caught(|| check::one_history(&indexed, &subject)));
     }
     breaches.extend(applied_twice(&indexed, files)?);
-    Ok(breaches)
+    Ok(breaches.into_iter().collect())
 }
 
-/// The rules are assertions, which worlds stop at. Here each becomes a sentence.
+/// The rules are assertions, which worlds stop at. Here the first that fails becomes a sentence.
 fn caught(rules: impl FnOnce()) -> Option<String> {
-    let panic = catch_unwind(AssertUnwindSafe(rules)).err()?;
+    let loud = take_hook();
+    set_hook(Box::new(|_| {}));
+    let result = catch_unwind(AssertUnwindSafe(rules));
+    set_hook(loud);
+    let panic = result.err()?;
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).or(Some("a rule broke off".into()))
 }

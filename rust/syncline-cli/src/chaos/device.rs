@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rusqlite::Connection;
 use serde::de::DeserializeOwned;
 
-use super::stage::{Stage, locked};
+use super::stage::{Stage, Tally, locked};
 use super::writes::{Author, decision};
 use crate::demo::DemoError;
 use crate::demo::child::DeviceProcess;
@@ -164,8 +164,7 @@ impl Device {
         }
         let operation = self.journal.recent[self.random.random_range(0..self.journal.recent.len())].clone();
         self.journal.given_up.insert(operation.clone());
-        stage.count(|tally| tally.cancels += 1);
-        self.request(stage, Command::Cancel { operation }).await
+        self.request(stage, Command::Cancel { operation }, |tally| &mut tally.cancels).await
     }
 
     /// The user sees to some of what failed or conflicts. `resolute`: tries nothing again. Gives how much there was.
@@ -174,12 +173,10 @@ impl Device {
         let all = failed.len() + conflicts.len();
         for operation in failed {
             if !resolute && self.random.random() {
-                stage.count(|tally| tally.retries += 1);
-                self.request(stage, Command::Retry { operation }).await?;
+                self.request(stage, Command::Retry { operation }, |tally| &mut tally.retries).await?;
             } else {
                 self.journal.given_up.insert(operation.clone());
-                stage.count(|tally| tally.discards += 1);
-                self.request(stage, Command::Discard { operation }).await?;
+                self.request(stage, Command::Discard { operation }, |tally| &mut tally.discards).await?;
             }
         }
         for (conflict, operation) in conflicts {
@@ -187,8 +184,7 @@ impl Device {
             if decision == Decision::Remote {
                 self.journal.given_up.insert(operation);
             }
-            stage.count(|tally| tally.decisions += 1);
-            self.request(stage, Command::Decide { conflict, decision }).await?;
+            self.request(stage, Command::Decide { conflict, decision }, |tally| &mut tally.decisions).await?;
         }
         Ok(all)
     }
@@ -204,11 +200,19 @@ impl Device {
         self.here()?.ask(command).await
     }
 
-    /// Asks for something that may be too late by now.
-    async fn request(&self, stage: &Stage, command: Command) -> Result<(), DemoError> {
-        if let Err(text) = self.here()?.try_ask(command).await? {
-            stage.count(|tally| tally.refused += 1);
-            stage.note(&format!("{}: {text}", self.name));
+    /// Asks for something that may be too late by now, and counts what was done.
+    async fn request(
+        &self,
+        stage: &Stage,
+        command: Command,
+        counter: fn(&mut Tally) -> &mut u64,
+    ) -> Result<(), DemoError> {
+        match self.here()?.try_ask(command).await? {
+            Ok(_) => stage.count(|tally| *counter(tally) += 1),
+            Err(text) => {
+                stage.count(|tally| tally.refused += 1);
+                stage.note(&format!("{}: {text}", self.name));
+            }
         }
         Ok(())
     }

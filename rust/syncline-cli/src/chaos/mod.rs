@@ -19,8 +19,8 @@ use clap::Args;
 use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 
-use crate::demo::DemoError;
 use crate::demo::checker::sabotage::{Sabotage, sabotage};
+use crate::demo::{DemoError, make_empty};
 use crate::failure::Failure;
 use crate::output;
 use device::Device;
@@ -41,7 +41,7 @@ pub(crate) struct ChaosArgs {
     /// Print the report as JSON, and no progress
     #[arg(long)]
     json: bool,
-    /// Keep all files in this folder, which must not exist. A run that fails keeps them anyway
+    /// Keep all files in this folder, which must be empty or not exist; a run that fails keeps its files anyway
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
     /// Damage one row before the check, to see that the rules notice
@@ -54,9 +54,16 @@ pub(crate) struct ChaosArgs {
 /// # Errors
 /// A rule was broken, the queues did not drain, a process died by itself, or Ctrl-C.
 pub(crate) async fn run(args: ChaosArgs) -> Result<(), Failure> {
-    let made = tempfile::Builder::new().prefix("syncline-chaos-").tempdir()?;
-    let folder = args.keep.clone().unwrap_or_else(|| made.path().to_owned());
-    std::fs::create_dir_all(&folder).map_err(|error| Failure::file(&folder, &error))?;
+    let (folder, made) = match &args.keep {
+        Some(folder) => (folder.clone(), None),
+        None => {
+            let made = tempfile::Builder::new().prefix("syncline-chaos-").tempdir()?;
+            (made.path().to_owned(), Some(made))
+        }
+    };
+    make_empty(&folder)?;
+    // Evidence; what was sabotaged is none.
+    let keep = || made.filter(|_| args.sabotage.is_none()).map(tempfile::TempDir::keep);
     let seed = args.seed.unwrap_or_else(rand::random);
     let ended = tokio::select! {
         ended = play(&args, seed, &folder) => ended,
@@ -65,7 +72,7 @@ pub(crate) async fn run(args: ChaosArgs) -> Result<(), Failure> {
     let report = match ended {
         Ok(report) => report,
         Err(error) => {
-            let folder = made.keep();
+            keep();
             return Err(Failure::Failed(format!("{error} (seed {seed}; the files are in {})", folder.display())));
         }
     };
@@ -74,11 +81,11 @@ pub(crate) async fn run(args: ChaosArgs) -> Result<(), Failure> {
     } else {
         output::print(&report.text())?;
     }
-    if report.breaches.is_empty() {
+    if report.holds {
         return Ok(());
     }
-    if args.sabotage.is_none() {
-        log::error!("the files are in {}", made.keep().display());
+    if keep().is_some() {
+        log::error!("the files are in {}", folder.display());
     }
     Err(Failure::Chaos)
 }

@@ -49,7 +49,7 @@ pub(super) async fn drain(devices: &mut [Device], stage: &Stage) -> Result<Drain
     }
     let seconds = watch.seconds();
     stage.note(&format!("drained after {seconds:.1} s"));
-    let () = try_join_all(devices.iter().map(|device| device.ask::<()>(Command::Sync))).await?.into_iter().collect();
+    try_join_all(devices.iter().map(|device| device.ask::<()>(Command::Sync))).await?;
     Ok(Drained { seconds, operations })
 }
 

@@ -97,7 +97,11 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
     if report.holds() { Ok(()) } else { Err(Failure::Broken) }
 }
 
-fn make_empty(folder: &Path) -> Result<(), Failure> {
+/// Makes a folder, or sees that it is empty.
+///
+/// # Errors
+/// It holds something, or cannot be made.
+pub(crate) fn make_empty(folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, &error))?;
     let mut entries = std::fs::read_dir(folder).map_err(|error| Failure::file(folder, &error))?;
     match entries.next() {

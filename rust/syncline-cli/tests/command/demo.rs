@@ -59,13 +59,13 @@ fn each_sabotage_is_noticed_and_named() {
 
 /// Whether a process is there and not merely waiting to be collected.
 #[cfg(target_os = "linux")]
-fn lives(process: u32) -> bool {
+pub(super) fn lives(process: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 #[cfg(target_os = "linux")]
-fn children(of: u32) -> Vec<u32> {
+pub(super) fn children(of: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>()).collect()
@@ -74,7 +74,7 @@ fn children(of: u32) -> Vec<u32> {
 /// Whether it comes to pass within half a minute.
 #[cfg(target_os = "linux")]
 #[expect(clippy::disallowed_methods, reason = "other processes run in real time")]
-fn eventually(mut happened: impl FnMut() -> bool) -> bool {
+pub(super) fn eventually(mut happened: impl FnMut() -> bool) -> bool {
     let start = std::time::Instant::now();
     while !happened() {
         if start.elapsed().as_secs() > 30 {

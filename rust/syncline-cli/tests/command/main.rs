@@ -1,5 +1,7 @@
 //! The built command, as a person or a script runs it.
 
+#[cfg(feature = "chaos")]
+mod chaos;
 mod demo;
 mod help;
 mod inspect;
