@@ -13,6 +13,7 @@ use super::writes::{Author, decision};
 use crate::demo::DemoError;
 use crate::demo::child::DeviceProcess;
 use crate::demo::control::{Command, Decision, Reply, Troubles};
+use crate::demo::faults::Weather;
 use crate::demo::proxy::Line;
 use crate::demo::team::{SCOPE, pause};
 use crate::secret;
@@ -41,6 +42,8 @@ pub(super) struct Device {
     user: String,
     pub(super) file: PathBuf,
     pub(super) line: Arc<Line>,
+    /// What the platform said last.
+    online: bool,
     /// None while it is down.
     process: Option<DeviceProcess>,
     pub(super) journal: Journal,
@@ -64,6 +67,7 @@ impl Device {
             user: user.to_owned(),
             file: stage.folder.join(format!("{name}.db")),
             line: stage.line(number).await?,
+            online: true,
             process: None,
             journal,
             shared_through: 0,
@@ -93,6 +97,7 @@ impl Device {
 
     pub(super) async fn start(&mut self, stage: &Stage) -> Result<(), DemoError> {
         self.process = Some(self.process(stage).await?);
+        self.online = true;
         Ok(())
     }
 
@@ -187,6 +192,19 @@ impl Device {
             self.request(stage, Command::Decide { conflict, decision }, |tally| &mut tally.decisions).await?;
         }
         Ok(all)
+    }
+
+    /// The platform reports a network, or none.
+    pub(super) async fn set_online(&mut self, online: bool) -> Result<(), DemoError> {
+        self.online = online;
+        self.ask(Command::Network { online }).await
+    }
+
+    /// The faults stop. A network is reported only where there was none: a backoff must end by itself.
+    pub(super) async fn heal(&mut self) -> Result<(), DemoError> {
+        self.line.set_weather(Weather::Clear);
+        self.line.release();
+        if self.online { Ok(()) } else { self.set_online(true).await }
     }
 
     /// Its token ends; a good one is there for the asking.

@@ -6,7 +6,6 @@ use tokio::sync::oneshot;
 use super::device::Device;
 use super::stage::Stage;
 use crate::demo::DemoError;
-use crate::demo::control::Command;
 use crate::demo::faults::Weather;
 use crate::demo::team::pause;
 
@@ -50,7 +49,7 @@ async fn step(device: &mut Device, stage: &Stage) -> Result<(), DemoError> {
         60..110 => device.tend(stage, false).await.map(drop),
         110..140 => {
             let online = device.random.random_ratio(3, 4);
-            device.ask(Command::Network { online }).await
+            device.set_online(online).await
         }
         140..165 => {
             device.line.set_weather(weather(device.random.random_range(0..10)));

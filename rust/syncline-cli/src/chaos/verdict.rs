@@ -10,7 +10,6 @@ use super::stage::{Stage, locked};
 use crate::demo::DemoError;
 use crate::demo::checker::{Case, CaseDevice};
 use crate::demo::control::{Command, Status};
-use crate::demo::faults::Weather;
 use crate::demo::report::Stopwatch;
 use crate::demo::team::{SCOPE, pause};
 
@@ -35,9 +34,7 @@ pub(super) async fn drain(devices: &mut [Device], stage: &Stage) -> Result<Drain
     stage.note("the faults stop");
     let watch = Stopwatch::start();
     for device in &mut *devices {
-        device.line.set_weather(Weather::Clear);
-        device.line.release();
-        let () = device.ask(Command::Network { online: true }).await?;
+        device.heal().await?;
     }
     let statuses: Vec<Status> = try_join_all(devices.iter().map(|device| device.ask(Command::Status))).await?;
     let operations = statuses.iter().map(Status::waiting).sum();

@@ -21,7 +21,7 @@ fn each_sabotage_is_noticed_and_named() {
     let cases = [
         ("forget", "was acknowledged, was not seen to end, and is gone"),
         ("double", "was applied 2 times"),
-        ("reorder", "order: the server applied a lane out of order"),
+        ("lose", "effect: a completed operation was not applied exactly once"),
         ("diverge", ": convergence: (\""),
     ];
     for (kind, sentence) in cases {
