@@ -42,18 +42,20 @@ fn what_is_written_while_delivery_runs_is_delivered() {
         let sync = machine.manager("a.db");
         sync.start().unwrap();
         let writing: Vec<_> = (0..2)
-            .map(|n| {
+            .map(|writer| {
                 let sync = sync.clone();
                 thread::spawn(move || {
-                    let id = sync.enqueue(new_pin(&format!("{n}"))).unwrap().id;
-                    block_on(sync.wait_for(&id, HOUR)).unwrap().status
+                    // The second time delivery may have come to rest: somebody must wake it.
+                    for n in 0..2 {
+                        let id = sync.enqueue(new_pin(&format!("{writer}-{n}"))).unwrap().id;
+                        let delivered = block_on(sync.wait_for(&id, HOUR)).unwrap();
+                        assert_eq!(delivered.status, OperationStatus::Completed);
+                    }
                 })
             })
             .collect();
-        for thread in writing {
-            assert_eq!(thread.join().unwrap(), OperationStatus::Completed);
-        }
-        assert_eq!(machine.endpoint.applied(), 2);
+        writing.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(machine.endpoint.applied(), 4);
         sync.close();
         assert!(!machine.lock.is_held());
     });
