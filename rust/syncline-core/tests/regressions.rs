@@ -68,3 +68,27 @@ fn what_waited_through_a_withdrawn_group_goes_on() {
     device.discard(&root.id).unwrap();
     world.settle(&[&device]);
 }
+
+/// An operation is cancelled while it is under way. When the answer then left its result out, for it had been applied, the whole
+/// answer was dropped, for a withdrawal's result is never left out; but what had been sent was none.
+#[test]
+fn a_cancel_under_way_does_not_cost_the_answer() {
+    let mut world = World::new(401);
+    let device = world.device("a");
+    world.sync(&device);
+    device.network.next_push(Fault::HoldAnswer);
+    let pin = device.enqueue(NewOperation::create("pin", "p1", r#"{"n":1}"#)).unwrap();
+    let other = device.enqueue(NewOperation::create("pin", "p2", r#"{"n":2}"#)).unwrap();
+    let manager = device.manager();
+    let _syncing = world.start(async move { manager.process_queue().await });
+    world.run_until_idle();
+    device.cancel(&pin.id).unwrap();
+    let sent = device.network.sent();
+    device.network.release();
+    world.run_until_idle();
+    assert_eq!(device.status(&pin.id), OperationStatus::Completed);
+    assert_eq!(device.status(&other.id), OperationStatus::Completed);
+    assert_eq!(device.network.sent(), sent, "nothing is sent again");
+    assert_eq!(device.value("pin", "p1").unwrap()["n"], 1);
+    world.settle(&[&device]);
+}

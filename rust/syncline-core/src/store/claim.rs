@@ -26,6 +26,8 @@ pub(crate) struct ClaimedBatch {
 pub(crate) struct SentOperation {
     pub sequence: u64,
     pub id: String,
+    /// It went as a withdrawal. One that is withdrawn while it is under way did not.
+    pub void: bool,
 }
 
 impl Store {
@@ -48,7 +50,7 @@ impl Store {
                     lane.add(&Dot::new(&device.device_id, row.sequence));
                 }
                 store.lease(&row, term, now)?;
-                sent.push(SentOperation { sequence: row.sequence, id: row.id });
+                sent.push(SentOperation { sequence: row.sequence, id: row.id, void: row.void });
             }
             let forgotten_through = store.forgotten_through()?;
             Ok(ClaimedBatch { operations, sent, device, forgotten_through })

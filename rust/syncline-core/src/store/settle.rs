@@ -81,7 +81,7 @@ impl Store {
                 _ => return Ok(Settled::Mismatch("it answers an older lease")),
             }
         }
-        if let Err(why) = check_left_out(&rows, &results) {
+        if let Err(why) = check_left_out(answer.sent, &rows, &results) {
             return Ok(Settled::Mismatch(why));
         }
         self.write(|store| store.settle_rows(answer, &rows, &results, now, random))
@@ -368,11 +368,15 @@ fn match_results<'a>(answer: &PushAnswer<'a>) -> std::result::Result<Vec<Option<
     }
 }
 
-/// The results of an entity are left out all or none; a withdrawal is never left out.
-fn check_left_out(rows: &[QueueRow], results: &[Option<&OperationResult>]) -> std::result::Result<(), &'static str> {
+/// The results of an entity are left out all or none; what was sent as a withdrawal is never left out.
+fn check_left_out(
+    sent: &[SentOperation],
+    rows: &[QueueRow],
+    results: &[Option<&OperationResult>],
+) -> std::result::Result<(), &'static str> {
     let mut told: BTreeMap<i64, bool> = BTreeMap::new();
-    for (row, result) in rows.iter().zip(results) {
-        if result.is_none() && row.void {
+    for ((sent, row), result) in sent.iter().zip(rows).zip(results) {
+        if result.is_none() && sent.void {
             return Err("it leaves out a withdrawal");
         }
         if *told.entry(row.entity).or_insert(result.is_some()) != result.is_some() {

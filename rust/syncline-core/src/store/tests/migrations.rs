@@ -165,7 +165,7 @@ fn a_file_with_every_state_can_be_built() {
     bench.store.give_back(bench.term, &[GiveBack { sequence: waiting.sequence, how }], bench.now, &Half).unwrap();
     let conflict = bench.update("dropped", r#"{"f":1}"#);
     bench.claim(&[conflict.sequence]);
-    let sent = SentOperation { sequence: conflict.sequence, id: conflict.id.clone() };
+    let sent = SentOperation { sequence: conflict.sequence, id: conflict.id.clone(), void: false };
     let ledger = super::verdicts::conflicted(&conflict.id, "2", clock(&[("B", 4)]));
     let batch = ClaimedBatch {
         operations: Vec::new(),

@@ -137,7 +137,7 @@ fn ce10_a_retry_after_a_rejection_takes_a_new_key() {
     let key = bench.claim(&[1]).operations[0].idempotency_key.clone();
     let batch = ClaimedBatch {
         operations: Vec::new(),
-        sent: vec![SentOperation { sequence: 1, id: one.id.clone() }],
+        sent: vec![SentOperation { sequence: 1, id: one.id.clone(), void: false }],
         device: bench.store.device().unwrap(),
         forgotten_through: 0,
     };
