@@ -33,6 +33,10 @@ check: ## What is quick: format, lints, dependencies, the map of rules and tests
 bench: ## Ratios against plain programs, side by side; ARGS="--quick enqueue" for less
 	@cargo bench --locked --quiet -p syncline-testkit --bench ratios -- $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## Fuzz what reads bytes from outside, ten minutes each target; ARGS="push --seconds 60" for less
+	@scripts/fuzz $(ARGS)
+
 .PHONY: check-android
 check-android: ## Type-check the core for Android (aarch64)
 	@scripts/cross-check aarch64-linux-android

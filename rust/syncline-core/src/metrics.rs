@@ -1,4 +1,4 @@
-use syncline_protocol::Timestamp;
+use syncline_protocol::{MAX_COUNTER, Timestamp};
 
 /// What delivery is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,8 @@ impl LatencyHistogram {
         let mut counts: Vec<u64> = serde_json::from_str(text).unwrap_or_default();
         let sum = counts.pop().unwrap_or(0);
         counts.truncate(BUCKETS);
-        Self { counts, sum }
+        let total = counts.iter().try_fold(0_u64, |total, count| total.checked_add(*count));
+        if total.is_none_or(|total| total > MAX_COUNTER) { Self::default() } else { Self { counts, sum } }
     }
 
     /// A JSON array: the counts, then the sum of all latencies.
@@ -168,6 +169,12 @@ mod tests {
     #[test]
     fn nothing_measured_is_zero() {
         let histogram = LatencyHistogram::parse("[]");
+        assert_eq!((histogram.mean(), histogram.percentile(0.5)), (0.0, 0.0));
+    }
+
+    #[test]
+    fn counts_that_nobody_can_have_counted_are_nothing() {
+        let histogram = LatencyHistogram::parse("[18446744073709551615,1,7]");
         assert_eq!((histogram.mean(), histogram.percentile(0.5)), (0.0, 0.0));
     }
 }

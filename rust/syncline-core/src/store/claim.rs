@@ -61,7 +61,7 @@ impl Store {
     pub(crate) fn forgotten_through(&self) -> Result<u64> {
         let lowest: Option<u64> =
             self.conn.prepare_cached("SELECT min(sequence) FROM sync_queue")?.query_row([], |row| row.get(0))?;
-        Ok(lowest.map_or(0, |lowest| lowest - 1))
+        Ok(lowest.map_or(0, |lowest| lowest.saturating_sub(1)))
     }
 
     fn lease(&mut self, row: &QueueRow, term: u64, now: Timestamp) -> Result<()> {

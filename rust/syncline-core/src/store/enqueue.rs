@@ -181,7 +181,8 @@ impl Store {
         }
         let tail = self.tail()?;
         let sequence = tail.next_sequence;
-        let timestamp = if planted!(WallClock) { now.millis() } else { now.millis().max(tail.latest_ms + 1) };
+        let timestamp =
+            if planted!(WallClock) { now.millis() } else { now.millis().max(tail.latest_ms.saturating_add(1)) };
         let dependencies = self.check_dependencies(operation, sequence)?;
         let entity = self.find_entity(&operation.entity_type, &operation.entity_id)?;
         let (base_clock, before) = match group {
@@ -208,7 +209,7 @@ impl Store {
             }
         };
         let payload = if folded.is_some() { None } else { operation.payload.as_deref() };
-        let bytes_through = tail.bytes_through + payload.map_or(0, str::len) as u64;
+        let bytes_through = tail.bytes_through.saturating_add(payload.map_or(0, str::len) as u64);
         let ended = folded.as_ref().map(|_| now.millis());
         self.conn.prepare_cached(INSERT)?.execute(params![
             sequence,

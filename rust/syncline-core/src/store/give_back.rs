@@ -73,7 +73,7 @@ impl Store {
 
     /// Counts an attempt. Tells whether it was the last one.
     fn charge(&mut self, row: &QueueRow, why: Why, now: Timestamp, random: &dyn Random) -> Result<bool> {
-        if row.attempts + 1 >= row.max_attempts && !row.void {
+        if row.attempts.saturating_add(1) >= row.max_attempts && !row.void {
             self.conn
                 .prepare_cached("UPDATE sync_queue SET attempts = attempts + 1 WHERE sequence = ?1")?
                 .execute([row.sequence])?;

@@ -36,11 +36,12 @@ pub(super) fn read_metrics(conn: &Connection, state: SyncState, now: Timestamp) 
         )?
         .query_row([low_water], |row| row.get(0))
         .optional()?;
-    let pending = enqueued - completed - cancelled - failed - conflicted - in_progress;
+    let sum = |numbers: &[i64]| numbers.iter().fold(0, |sum: i64, number| sum.saturating_add(*number));
+    let pending = enqueued.saturating_sub(sum(&[completed, cancelled, failed, conflicted, in_progress]));
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let histogram = LatencyHistogram::parse(&latencies);
     Ok(QueueMetrics {
-        queue_length: count(pending + in_progress + failed + conflicted),
+        queue_length: count(sum(&[pending, in_progress, failed, conflicted])),
         pending: count(pending),
         in_progress: count(in_progress),
         failed: count(failed),
@@ -54,7 +55,7 @@ pub(super) fn read_metrics(conn: &Connection, state: SyncState, now: Timestamp) 
         conflicts_detected: count(conflicts),
         last_successful_sync: synced.map(Timestamp::from_millis),
         oldest_pending_age_ms: oldest.map(|at| count(now.millis().saturating_sub(at))),
-        bytes_pending: count(bytes - bytes_ended),
+        bytes_pending: count(bytes.saturating_sub(bytes_ended)),
         state,
     })
 }

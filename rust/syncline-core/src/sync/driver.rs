@@ -148,7 +148,12 @@ impl Driver {
         let taken = self.take(store, &request, disposition, now, random);
         self.marks.settle(self.in_flight.lowest_mark());
         let flushed = self.flush(store, now, random);
-        taken.and(flushed)
+        let stored = taken.and(flushed);
+        if stored.is_err() {
+            // Asked for again at once it would not be stored either.
+            self.connection.fail(request.route(), "storage", now, random);
+        }
+        stored
     }
 
     /// What every request has in common; the rest is decided per route.

@@ -49,8 +49,8 @@ fn check_protocol(text: &str) -> Result<(), Box<Problem>> {
     }
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| explain(".", &error))?;
     let number = envelope.protocol.ok_or_else(|| invalid("protocol", "is missing"))?;
-    match serde_json::from_str::<u32>(number.get()) {
-        Ok(PROTOCOL) => Ok(()),
+    match serde_json::from_str::<u64>(number.get()) {
+        Ok(version) if version == u64::from(PROTOCOL) => Ok(()),
         Ok(_) => Err(Box::new(Problem { supported: vec![PROTOCOL], ..Problem::new(ProblemCode::UnsupportedProtocol) })),
         Err(_) => Err(invalid("protocol", "is not a protocol number")),
     }

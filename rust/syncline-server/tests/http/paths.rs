@@ -92,6 +92,16 @@ async fn another_protocol_is_told_which_are_spoken_before_anything_else() {
     }
 }
 
+/// A number that did not fit 32 bits was an invalid request, and its sender was not told which protocols are spoken.
+#[tokio::test]
+async fn a_protocol_of_a_far_future_is_another_protocol_too() {
+    let served = Served::start().await;
+    for protocol in [u64::from(u32::MAX) + 1, u64::MAX] {
+        let answer = served.send("/v1/push", &json!({ "protocol": protocol })).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "unsupported_protocol"), "{protocol}");
+    }
+}
+
 struct Panics;
 
 impl Endpoint for Panics {
