@@ -151,6 +151,7 @@ impl SyncManager {
             .shared
             .read(|reader| reader.facts(id))?
             .ok_or_else(|| SynclineError::not_possible("there is no such operation, or it was pruned"))?;
+        let facts = facts.at(self.now());
         let standing = self.handle.shared.standing();
         Ok(sync::explain(&facts, &standing.state, standing.searching))
     }

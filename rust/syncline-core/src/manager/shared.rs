@@ -126,8 +126,14 @@ impl Shared {
         self.readers.read(job)
     }
 
+    /// What delivery does now. A wait that is over is none, also before delivery has noticed.
     pub(super) fn standing(&self) -> Standing {
-        self.standing.lock().clone()
+        let mut standing = self.standing.lock().clone();
+        let now = self.environment.clock.now();
+        if matches!(standing.state, SyncState::Backoff { until, .. } if until <= now) {
+            standing.state = SyncState::Idle;
+        }
+        standing
     }
 
     pub(super) fn metrics(&self) -> Result<QueueMetrics> {

@@ -11,7 +11,7 @@ use super::row::{QueueRow, clock_text, parse_clock};
 use super::transition::Why;
 use crate::conflict::ResolutionKind;
 use crate::error::{Result, SynclineError};
-use crate::operation::OperationStatus::{self, Cancelled, Conflicted, Failed, InProgress, Pending};
+use crate::operation::OperationStatus::{self, Cancelled, Completed, Conflicted, Failed, InProgress, Pending};
 
 /// What signing out would leave behind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -104,7 +104,9 @@ impl Store {
         if row.survivor.is_some() {
             return Err(SynclineError::not_possible("the operation was folded into an earlier one of its entity"));
         }
-        let group = if planted!(ActOnOneMember) { vec![row] } else { row.group(&self.conn)? };
+        let mut group = if planted!(ActOnOneMember) { vec![row.clone()] } else { row.group(&self.conn)? };
+        // A copy of this file may have delivered the very same write under the same key: the rest must not wait for it.
+        group.retain(|member| member.sequence == row.sequence || member.status != Completed);
         if group.iter().any(|member| !states.contains(&member.status)) {
             return Err(SynclineError::not_possible(otherwise));
         }

@@ -19,10 +19,10 @@ pub(crate) struct ExplainFacts {
     pub outcome_unknown: bool,
     /// The nearest earlier operation of its entity that has not ended.
     pub predecessor: Option<BlockerFacts>,
-    /// The first operation it depends on that has not ended.
-    pub dependency: Option<BlockerFacts>,
-    /// What holds up another member of its transaction.
-    pub member: Option<BlockerFacts>,
+    /// Operations it depends on that have not ended.
+    pub dependencies: Vec<BlockerFacts>,
+    /// What other members of its transaction come after, or depend on, and has not ended.
+    pub members: Vec<BlockerFacts>,
     /// The device has an epoch: it has pulled at least once.
     pub epoch_known: bool,
 }
@@ -43,6 +43,25 @@ pub(crate) struct BlockerFacts {
     pub behind: Option<Box<BlockerFacts>>,
 }
 
+impl ExplainFacts {
+    /// The facts as they are at a moment: a wait that is over holds nobody up, whether or not delivery has run since.
+    pub(crate) fn at(mut self, now: Timestamp) -> Self {
+        self.operation.next_attempt_at = self.operation.next_attempt_at.filter(|at| *at > now);
+        let others = self.dependencies.iter_mut().chain(&mut self.members);
+        self.predecessor.iter_mut().chain(others).for_each(|blocker| blocker.forget_past(now));
+        self
+    }
+}
+
+impl BlockerFacts {
+    fn forget_past(&mut self, now: Timestamp) {
+        self.next_attempt_at = self.next_attempt_at.filter(|at| *at > now);
+        if let Some(root) = &mut self.behind {
+            root.forget_past(now);
+        }
+    }
+}
+
 /// The facts about the operation with this id; `None` if it is unknown or was pruned.
 pub(super) fn read_facts(conn: &Connection, id: &str) -> Result<Option<ExplainFacts>> {
     let Some(mut row) = QueueRow::find_id(conn, id)? else { return Ok(None) };
@@ -57,20 +76,19 @@ pub(super) fn read_facts(conn: &Connection, id: &str) -> Result<Option<ExplainFa
     let held: bool = conn
         .prepare_cached("SELECT park IS -1 FROM sync_queue WHERE sequence = ?1")?
         .query_row([row.sequence], |found| found.get(0))?;
-    let mut member = None;
+    // A blocker within the group goes together with it and blocks nothing.
+    let outside = |blocker: &BlockerFacts| !in_group(conn, blocker, &row);
+    let mut members = Vec::new();
     for other in row.group(conn)?.iter().filter(|other| other.sequence != row.sequence) {
-        // A blocker within the group goes together with it and blocks nothing.
-        let inside = |blocker: &BlockerFacts| blocker.sequence >= other.sequence;
-        member = member
-            .or(predecessor(conn, other)?.filter(|b| !inside(b) && !in_group(conn, b, &row)))
-            .or(dependency(conn, other)?.filter(|b| !in_group(conn, b, &row)));
+        members.extend(predecessor(conn, other)?.filter(outside));
+        members.extend(dependencies(conn, other)?.into_iter().filter(outside));
     }
     Ok(Some(ExplainFacts {
         held,
         outcome_unknown: row.claimed && !row.decided,
-        predecessor: predecessor(conn, &row)?.filter(|blocker| !in_group(conn, blocker, &row)),
-        dependency: dependency(conn, &row)?.filter(|blocker| !in_group(conn, blocker, &row)),
-        member,
+        predecessor: predecessor(conn, &row)?.filter(outside),
+        dependencies: dependencies(conn, &row)?.into_iter().filter(outside).collect(),
+        members,
         epoch_known: conn
             .prepare_cached("SELECT epoch IS NOT NULL FROM device")?
             .query_row([], |found| found.get(0))?,
@@ -96,21 +114,23 @@ fn predecessor(conn: &Connection, row: &QueueRow) -> Result<Option<BlockerFacts>
     found.map(|found| rooted(conn, found, row.entity)).transpose()
 }
 
-fn dependency(conn: &Connection, row: &QueueRow) -> Result<Option<BlockerFacts>> {
+fn dependencies(conn: &Connection, row: &QueueRow) -> Result<Vec<BlockerFacts>> {
     if row.void {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let sql = format!(
         "{BLOCKER} JOIN dependencies d ON d.depends_on = q.sequence
-         WHERE d.sequence = ?1 AND q.status NOT IN ('completed', 'cancelled') ORDER BY q.sequence LIMIT 1"
+         WHERE d.sequence = ?1 AND q.status NOT IN ('completed', 'cancelled') ORDER BY q.sequence"
     );
-    let found = conn.prepare_cached(&sql)?.query_row([row.sequence], read_blocker).optional()?;
-    found.map(|found| rooted(conn, found, row.entity)).transpose()
+    let found: Vec<_> =
+        conn.prepare_cached(&sql)?.query_map([row.sequence], read_blocker)?.collect::<rusqlite::Result<_>>()?;
+    found.into_iter().map(|blocker| rooted(conn, blocker, row.entity)).collect()
 }
 
 /// With what a blocker waits for itself: the nearest one may be innocent.
 fn rooted(conn: &Connection, (mut blocker, park): (BlockerFacts, Option<i64>), lane: i64) -> Result<BlockerFacts> {
-    let Some(root) = park.filter(|on| *on > 0) else { return Ok(blocker) };
+    // A withdrawal holds up what comes after it whatever it waits for itself.
+    let Some(root) = park.filter(|on| *on > 0 && !blocker.void) else { return Ok(blocker) };
     let sql = format!("{BLOCKER} WHERE q.sequence = ?1");
     let Some((root, _)) = conn.prepare_cached(&sql)?.query_row([root], read_blocker).optional()? else {
         return Ok(blocker);

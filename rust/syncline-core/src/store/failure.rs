@@ -1,6 +1,6 @@
 //! SQLite's failures in the words of [`SynclineError`]. No statement text and no value ever gets into one.
 
-use rusqlite::{Error, ErrorCode};
+use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::error::SynclineError;
 
@@ -11,6 +11,8 @@ impl From<Error> for SynclineError {
         };
         match cause.code {
             ErrorCode::DiskFull => Self::StorageFull,
+            // The WAL's index could not grow: SQLite's word for the same where it maps memory.
+            _ if cause.extended_code == ffi::SQLITE_IOERR_SHMSIZE => Self::StorageFull,
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt { set_aside: None },
             ErrorCode::ReadOnly => Self::Storage { detail: "the file is read-only".into() },
             ErrorCode::CannotOpen => Self::Storage { detail: "the file cannot be opened".into() },

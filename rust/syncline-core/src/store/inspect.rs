@@ -157,7 +157,7 @@ impl Inspection {
     /// `Storage`.
     pub fn explain(&self, id: &str, now: Timestamp) -> Result<Option<Explanation>> {
         let state = self.state(0, now)?;
-        Ok(self.reader.facts(id)?.map(|facts| sync::explain(&facts, &state, false)))
+        Ok(self.reader.facts(id)?.map(|facts| sync::explain(&facts.at(now), &state, false)))
     }
 
     fn state(&self, in_progress: u64, now: Timestamp) -> Result<SyncState> {

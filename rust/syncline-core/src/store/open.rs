@@ -56,6 +56,7 @@ impl Store {
         let opened = connect(&options, OpenFlags::default()).and_then(|conn| {
             check_version(&conn, supported)?;
             configure(&conn, options.durability)?;
+            move_log(&conn);
             migrate(&conn, migrations, after_statement)?;
             if is_suspect(&options) {
                 check_integrity(&conn)?;
@@ -272,6 +273,14 @@ fn configure(conn: &Connection, durability: Durability) -> Result<()> {
     conn.pragma_update(None, "wal_autocheckpoint", WAL_SAFETY_NET_PAGES)?;
     conn.pragma_update(None, "foreign_keys", false)?; // entities are never deleted; the lookup would cost every enqueue
     Ok(())
+}
+
+/// Moves what an earlier process left in the WAL into the file before anything is written behind it. If a flush failed in that
+/// process, the system may show its last frames and have lost them: what is written behind them would be lost with them.
+fn move_log(conn: &Connection) {
+    if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+        log::warn!("the write-ahead log of an earlier process stays where it is: {}", SynclineError::from(error));
+    }
 }
 
 /// Each migration is one transaction: a process that dies in it leaves the file as it was.

@@ -18,11 +18,11 @@ impl Store {
     pub(crate) fn prune(&mut self, now: Timestamp) -> Result<u64> {
         let age = i64::try_from(self.options.retention.age.as_millis()).unwrap_or(i64::MAX);
         let before = now.millis().saturating_sub(age);
-        // Of the newest `count`, the oldest one's time: only what ended before it may go.
+        // Of the newest `count` completed ones, the oldest one's time: only what ended before it may go.
         let newest: Option<i64> = self
             .conn
             .prepare_cached(
-                "SELECT min(ended_at) FROM (SELECT ended_at FROM sync_queue WHERE ended_at IS NOT NULL
+                "SELECT min(ended_at) FROM (SELECT ended_at FROM sync_queue WHERE ended_at IS NOT NULL AND status = 'completed'
                  ORDER BY ended_at DESC LIMIT ?1)",
             )?
             .query_row([self.options.retention.count], |row| row.get(0))?;

@@ -67,20 +67,20 @@ fn ended(facts: &ExplainFacts) -> Option<Found> {
 
 /// What stands before it. One that merely waits its turn goes together with it and blocks nothing.
 fn blocked(facts: &ExplainFacts) -> Option<Found> {
-    let relations = [
-        (&facts.predecessor, Waiting::LaneBlocked, "an earlier change of the same"),
-        (&facts.dependency, Waiting::DependencyBlocked, "a change it depends on, of a"),
-        (&facts.member, Waiting::TransactionBlocked, "what holds up another part of its transaction, a change of a"),
-    ];
-    relations.into_iter().find_map(|(blocker, waiting, relation)| {
-        let blocker = blocker.as_ref()?;
-        let trouble = trouble(blocker)?;
-        Some(Found {
-            waiting,
-            text: format!("Waits for {relation} {} {trouble}.", blocker.entity_type),
-            until: None,
-            blocked_by: Some(blocker.id.clone()),
-        })
+    let relations = facts
+        .predecessor
+        .iter()
+        .map(|blocker| (blocker, Waiting::LaneBlocked, "an earlier change of the same"))
+        .chain(facts.dependencies.iter().map(|it| (it, Waiting::DependencyBlocked, "a change it depends on, of a")))
+        .chain(facts.members.iter().map(|it| {
+            (it, Waiting::TransactionBlocked, "what holds up another part of its transaction, a change of a")
+        }));
+    let mut troubled = relations.filter_map(|relation| trouble(relation.0).map(|trouble| (relation, trouble)));
+    troubled.next().map(|((blocker, waiting, relation), trouble)| Found {
+        waiting,
+        text: format!("Waits for {relation} {} {trouble}.", blocker.entity_type),
+        until: None,
+        blocked_by: Some(blocker.id.clone()),
     })
 }
 
@@ -220,8 +220,8 @@ mod tests {
             held: false,
             outcome_unknown: false,
             predecessor: None,
-            dependency: None,
-            member: None,
+            dependencies: Vec::new(),
+            members: Vec::new(),
             epoch_known: true,
         }
     }
@@ -273,10 +273,11 @@ mod tests {
             "Waits for an earlier change of the same pin that waits for a change of a form that was rejected: title is longer than 80."
         );
         facts.predecessor = None;
-        facts.dependency = Some(BlockerFacts { void: true, ..blocker(OperationStatus::Pending) });
+        facts.dependencies =
+            vec![blocker(OperationStatus::Pending), BlockerFacts { void: true, ..blocker(OperationStatus::Pending) }];
         assert_eq!(explained(&facts).waiting, Waiting::DependencyBlocked);
-        facts.dependency = None;
-        facts.member = Some(blocker(OperationStatus::Conflicted));
+        facts.dependencies.clear();
+        facts.members = vec![blocker(OperationStatus::Pending), blocker(OperationStatus::Conflicted)];
         assert_eq!(explained(&facts).waiting, Waiting::TransactionBlocked);
     }
 
