@@ -26,7 +26,7 @@
 //! - [`Network`] scripts faults per request; what is held arrives on [`Network::release`], however late.
 //! - [`TestDevice::kill`] is the death of the process; [`World::copy`] a restored backup; [`World::process`] a second process on
 //!   one file; [`TestServer::snapshot`] and [`TestServer::restore`] a server that goes back in time.
-//! - [`worlds::run_plan`] lives a random [`plan::Plan`] to its end.
+//! - [`simulation::life::live`] lives a random [`simulation::plan::Plan`] to its end, on disks in memory ([`disk`]).
 //! - [`disk::Disk`] is a disk that loses power, fails calls and fills up, for whatever opens SQLite files.
 //! - [`BrokenEndpoint`] breaks one rule, so that a check of endpoints from outside can be checked itself.
 //! - [`model`] is a second opinion on the endpoint: every exchange of a world is judged by it.
@@ -40,12 +40,12 @@ pub mod files;
 mod lock;
 pub mod model;
 mod network;
-pub mod plan;
+mod oracle;
 mod server;
 mod server_state;
+pub mod simulation;
 mod steps;
 mod world;
-pub mod worlds;
 
 pub use broken::{BrokenEndpoint, Flaw};
 pub use lock::MemoryLock;

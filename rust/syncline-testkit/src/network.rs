@@ -13,6 +13,9 @@ use syncline_protocol::{PROTOCOL, Problem, ProblemCode};
 use tokio::sync::oneshot;
 
 use crate::server::TestServer;
+use crate::simulation::coverage::Coverage;
+use crate::simulation::hostile::tamper;
+use crate::simulation::plan::Hostile;
 
 /// What happens to one request.
 #[derive(Debug, Clone)]
@@ -33,6 +36,8 @@ pub enum Fault {
     Instead(Response),
     /// It arrives and is decided; this is answered instead.
     Replaced(Response),
+    /// It arrives and is decided; the answer is tampered with.
+    Tampered(Hostile),
 }
 
 impl Fault {
@@ -78,18 +83,27 @@ fn ours() -> Option<String> {
 
 type Script = Box<dyn FnMut(&Request) -> Option<Fault> + Send>;
 
+/// What happens to the next request that it is for.
+struct Scripted {
+    route: Option<Route>,
+    fault: Fault,
+    /// What it is counted as when it happens.
+    name: Option<&'static str>,
+}
+
 /// The network of one device. Handles are clones.
 #[derive(Clone)]
 pub struct Network {
     device: String,
     server: TestServer,
+    coverage: Coverage,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
 struct State {
-    next: VecDeque<(Option<Route>, Fault)>,
-    script: Option<Script>,
+    next: VecDeque<Scripted>,
+    script: Option<(Script, Option<&'static str>)>,
     held: VecDeque<Held>,
     sent: u64,
 }
@@ -103,28 +117,46 @@ struct Held {
 }
 
 impl Network {
-    pub(crate) fn new(device: &str, server: &TestServer) -> Self {
-        Self { device: device.to_owned(), server: server.clone(), state: Arc::default() }
+    pub(crate) fn new(device: &str, server: &TestServer, coverage: Coverage) -> Self {
+        Self { device: device.to_owned(), server: server.clone(), coverage, state: Arc::default() }
     }
 
     /// What happens to the next request. Several are taken in turn.
     pub fn next(&self, fault: Fault) {
-        self.state.lock().next.push_back((None, fault));
+        self.push_next(None, fault, None);
     }
 
     /// What happens to the next push.
     pub fn next_push(&self, fault: Fault) {
-        self.state.lock().next.push_back((Some(Route::Push), fault));
+        self.push_next(Some(Route::Push), fault, None);
     }
 
     /// What happens to the next pull.
     pub fn next_pull(&self, fault: Fault) {
-        self.state.lock().next.push_back((Some(Route::Pull), fault));
+        self.push_next(Some(Route::Pull), fault, None);
+    }
+
+    /// As [`Network::next`], counted under `name` when it happens.
+    pub(crate) fn next_counted(&self, fault: Fault, name: &'static str) {
+        self.push_next(None, fault, Some(name));
+    }
+
+    fn push_next(&self, route: Option<Route>, fault: Fault, name: Option<&'static str>) {
+        self.state.lock().next.push_back(Scripted { route, fault, name });
     }
 
     /// Decides about every request that none of the above is for, until [`Network::heal`].
     pub fn script(&self, script: impl FnMut(&Request) -> Option<Fault> + Send + 'static) {
-        self.state.lock().script = Some(Box::new(script));
+        self.state.lock().script = Some((Box::new(script), None));
+    }
+
+    /// As [`Network::script`], counted under `name` whenever it bites.
+    pub(crate) fn script_counted(
+        &self,
+        name: &'static str,
+        script: impl FnMut(&Request) -> Option<Fault> + Send + 'static,
+    ) {
+        self.state.lock().script = Some((Box::new(script), Some(name)));
     }
 
     /// Nothing gets through, until [`Network::heal`].
@@ -163,11 +195,15 @@ impl Network {
     fn let_go(&self, which: fn(&mut VecDeque<Held>) -> Option<Held>) {
         let held = which(&mut self.state.lock().held).expect("something is held");
         let response = match held.decided {
-            Some(response) => response,
+            Some(response) => Some(response),
             None => self.server.handle(&self.device, &held.request, &held.token.0),
         };
+        // The endpoint died of it: nobody answers.
+        let Some(response) = response else { return };
         // The device may have given up waiting.
-        let _ = held.reply.send(response);
+        if held.reply.send(response).is_err() {
+            self.coverage.note("fault", "answer after the time-out");
+        }
     }
 
     /// Lets everything go on, the oldest first.
@@ -185,11 +221,18 @@ impl Network {
     fn fault(&self, request: &Request) -> Option<Fault> {
         let mut state = self.state.lock();
         state.sent += 1;
-        let scripted = state.next.iter().position(|(route, _)| route.is_none_or(|route| route == request.route));
-        match scripted {
-            Some(at) => state.next.remove(at).map(|(_, fault)| fault),
-            None => state.script.as_mut()?(request),
+        let for_it = |scripted: &Scripted| scripted.route.is_none_or(|route| route == request.route);
+        let (fault, name) = match state.next.iter().position(for_it) {
+            Some(at) => state.next.remove(at).map(|scripted| (scripted.fault, scripted.name))?,
+            None => {
+                let (script, name) = state.script.as_mut()?;
+                (script(request)?, *name)
+            }
+        };
+        if let Some(name) = name {
+            self.coverage.note("fault", name);
         }
+        Some(fault)
     }
 
     async fn hold(
@@ -204,10 +247,11 @@ impl Network {
     }
 
     async fn exchange(&self, request: Request, token: Token) -> Result<Response, TransportError> {
-        let deliver = || self.server.handle(&self.device, &request, &token.0);
         let lost = || Err(TransportError::Broken("lost on the way".to_owned()));
+        let deliver = || self.server.handle(&self.device, &request, &token.0);
+        let answered = || deliver().map_or_else(lost, Ok);
         match self.fault(&request) {
-            None => Ok(deliver()),
+            None => answered(),
             Some(Fault::Unreachable) => Err(TransportError::Unreachable("no way".to_owned())),
             Some(Fault::DropBefore) => lost(),
             Some(Fault::DropAfter) => {
@@ -216,17 +260,20 @@ impl Network {
             }
             Some(Fault::Duplicate) => {
                 deliver();
-                Ok(deliver())
+                answered()
             }
             Some(Fault::Instead(response)) => Ok(response),
             Some(Fault::Replaced(response)) => {
                 deliver();
                 Ok(response)
             }
-            Some(Fault::HoldAnswer) => {
-                let decided = deliver();
-                self.hold(request, token, Some(decided)).await
+            Some(Fault::Tampered(how)) => {
+                answered().map(|answer| Response { body: tamper(how, &answer.body), ..answer })
             }
+            Some(Fault::HoldAnswer) => match deliver() {
+                Some(decided) => self.hold(request, token, Some(decided)).await,
+                None => lost(),
+            },
             Some(Fault::HoldRequest) => self.hold(request, token, None).await,
         }
     }

@@ -1,6 +1,7 @@
 //! The endpoint in the same process, on a file of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,8 +15,10 @@ use syncline_protocol::{PROTOCOL, Problem, ProblemCode, Timestamp};
 use syncline_server::endpoint::types::{TypeConfig, Types};
 use syncline_server::{Answer, Claims, Embedded, Endpoint, EndpointLimits, SqliteStore, contract};
 
-use crate::model::{Limits, Model, Token, Types as ModelTypes};
+use crate::disk::{Disk, Process};
+use crate::model::{Limits, Model, ServerState, Token, Types as ModelTypes};
 use crate::server_state::read_state;
+use crate::simulation::coverage::Coverage;
 use crate::steps::ManualClock;
 
 /// A request that arrived, and what it was answered.
@@ -31,6 +34,8 @@ pub struct Exchange {
     pub status: u16,
     /// The answer's body.
     pub answer: Value,
+    /// The token that it came with.
+    pub token: String,
 }
 
 /// The world's endpoint. Handles are clones.
@@ -42,11 +47,12 @@ pub struct TestServer {
 }
 
 struct Inner {
-    path: PathBuf,
+    place: Place,
     endpoint: Embedded<SqliteStore>,
     /// What the endpoint should be, as it is now and as it was in each snapshot.
     model: Model,
-    snapshots: BTreeMap<PathBuf, Model>,
+    /// By the file's name.
+    snapshots: BTreeMap<OsString, Model>,
     /// To look into the endpoint's file.
     file: rusqlite::Connection,
     types: BTreeMap<String, TypeConfig>,
@@ -56,6 +62,50 @@ struct Inner {
     exchanges: Vec<Exchange>,
     violations: Vec<String>,
     restores: u64,
+    deaths: u64,
+}
+
+/// Where the endpoint's file is.
+enum Place {
+    Folder(PathBuf),
+    /// Backups are elsewhere: they do not lose power together.
+    Disk {
+        disk: Disk,
+        process: Process,
+        name: String,
+        loses_power: bool,
+        backups: Disk,
+    },
+}
+
+impl Place {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Folder(path) => path.clone(),
+            Self::Disk { process, name, .. } => process.path(name),
+        }
+    }
+
+    fn vfs(&self) -> Option<&'static str> {
+        matches!(self, Self::Disk { .. }).then_some(Disk::VFS)
+    }
+
+    fn open(&self, types: &BTreeMap<String, TypeConfig>, limits: EndpointLimits) -> Embedded<SqliteStore> {
+        let store = SqliteStore::open(&self.path(), self.vfs()).expect("the server's file opens");
+        Embedded::new(store, Types::new(types.clone()).expect("the types are valid"), limits)
+    }
+
+    /// A connection that only looks, and tidies nothing up when it is closed.
+    fn look(&self) -> rusqlite::Connection {
+        let path = match self {
+            Self::Folder(path) => path.clone(),
+            Self::Disk { disk, name, .. } => disk.process().path(name),
+        };
+        let file = open_database(&path, self.vfs()).expect("the server's file opens");
+        file.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .expect("it is a setting");
+        file
+    }
 }
 
 struct EndpointRandom(StdRng);
@@ -68,10 +118,20 @@ impl syncline_server::Random for EndpointRandom {
 
 impl TestServer {
     pub(crate) fn new(path: PathBuf, clock: ManualClock, seed: u64) -> Self {
-        let endpoint = open(&path, &BTreeMap::new(), EndpointLimits::default());
+        Self::at(Place::Folder(path), clock, seed)
+    }
+
+    /// On a disk in memory, where its process can die and lose power.
+    pub(crate) fn on_disk(disk: Disk, clock: ManualClock, seed: u64) -> Self {
+        let (process, name, backups) = (disk.process(), "server.db".to_owned(), Disk::new(seed));
+        Self::at(Place::Disk { disk, process, name, loses_power: false, backups }, clock, seed)
+    }
+
+    fn at(place: Place, clock: ManualClock, seed: u64) -> Self {
+        let endpoint = place.open(&BTreeMap::new(), EndpointLimits::default());
         let inner = Inner {
-            file: look_into(&path),
-            path,
+            file: place.look(),
+            place,
             endpoint,
             model: Model::new(ModelTypes::default(), limits_of(EndpointLimits::default())),
             snapshots: BTreeMap::new(),
@@ -82,6 +142,7 @@ impl TestServer {
             exchanges: Vec::new(),
             violations: Vec::new(),
             restores: 0,
+            deaths: 0,
         };
         Self { inner: Arc::new(Mutex::new(inner)), clock }
     }
@@ -128,7 +189,7 @@ impl TestServer {
 
     /// The database file.
     pub fn path(&self) -> PathBuf {
-        self.inner.lock().path.clone()
+        self.inner.lock().place.path()
     }
 
     /// The model beside the endpoint, as it stands.
@@ -148,10 +209,11 @@ impl TestServer {
 
     /// Copies the database as it stands to `path`, to be restored later.
     pub fn snapshot(&self, path: &Path) {
-        copy_database(&self.path(), path);
+        let vfs = self.inner.lock().place.vfs();
+        copy_database(&self.path(), path, vfs);
         let mut inner = self.inner.lock();
         let model = inner.model.clone();
-        inner.snapshots.insert(path.to_owned(), model);
+        inner.snapshots.insert(name_of(path), model);
     }
 
     /// Puts a snapshot in place, as an operator would after a loss. `told`: the endpoint is started with `--restored`.
@@ -160,25 +222,34 @@ impl TestServer {
     /// If `path` is no [`TestServer::snapshot`].
     pub fn restore(&self, path: &Path, told: bool) {
         let mut inner = self.inner.lock();
-        let Inner { path: target, types, limits, restores, model, snapshots, .. } = &mut *inner;
-        model.restore(&snapshots[path], told);
+        let Inner { place, restores, model, snapshots, .. } = &mut *inner;
+        model.restore(&snapshots[&name_of(path)], told);
         // A file of its own each time: the one in use may have a log beside it that belongs to no other.
         *restores += 1;
-        let (target, types, limits) = (target.with_extension(format!("restored-{restores}")), types.clone(), *limits);
-        copy_database(path, &target);
-        inner.endpoint = open(&target, &types, limits);
-        inner.file = look_into(&target);
-        inner.path = target;
+        // The operator starts it anew: no death of the process before is to come.
+        match place {
+            Place::Folder(target) => *target = target.with_extension(format!("restored-{restores}")),
+            Place::Disk { disk, process, name, .. } => {
+                *process = disk.process();
+                *name = format!("restored-{restores}.db");
+            }
+        }
+        copy_database(path, &place.path(), place.vfs());
+        inner.reopen();
         if told {
             let now = self.clock.now();
             let Inner { endpoint, random, .. } = &mut *inner;
             endpoint.renew_epochs(now, random).expect("the snapshot is a database");
+            let stored = read_state(&inner.file).expect("the snapshot can be read");
+            let Inner { model, violations, .. } = &mut *inner;
+            violations.extend(model.renewed(&stored).err());
         }
     }
 
     /// The endpoint's daily tidying up, at its own clock's time.
     pub fn maintain(&self) {
         let now = self.clock.now();
+        self.heal();
         self.with(|endpoint| endpoint.maintain(now)).expect("the store works");
         self.inner.lock().model.maintain(now);
     }
@@ -186,12 +257,16 @@ impl TestServer {
     /// Lets a request arrive that no device sends any more, as a duplicate that strayed on the way. Gives the status and the body.
     pub fn stray(&self, route: Route, body: &Value, token: &str) -> (u16, Value) {
         let request = Request { route, body: body.to_string().into_bytes() };
-        let response = self.handle("stray", &request, token);
-        (response.status, serde_json::from_slice(&response.body).unwrap_or(Value::Null))
+        match self.handle("stray", &request, token) {
+            Some(response) => (response.status, serde_json::from_slice(&response.body).unwrap_or(Value::Null)),
+            None => (0, Value::Null),
+        }
     }
 
     /// Answers as the HTTP carrier would.
-    pub(crate) fn handle(&self, device: &str, request: &Request, token: &str) -> Response {
+    ///
+    /// None: the endpoint died of it.
+    pub(crate) fn handle(&self, device: &str, request: &Request, token: &str) -> Option<Response> {
         let mut inner = self.inner.lock();
         let now = self.clock.now();
         let Inner { endpoint, random, tokens, .. } = &mut *inner;
@@ -207,25 +282,127 @@ impl TestServer {
                 random,
             ),
         };
-        let said = inner.record(device, request, &answer);
+        if inner.has_died() {
+            inner.revive(request, now);
+            return None;
+        }
+        let said = inner.record(device, request, &answer, token);
         inner.judge(request, token, now, answer.status, &said);
-        Response {
+        Some(Response {
             status: answer.status,
             protocol: Some(PROTOCOL.to_string()),
             retry_after: answer.retry_after.map(|seconds| seconds.to_string()),
             body: answer.body.into_bytes(),
-        }
+        })
     }
 
     fn reopen(&self) {
-        let mut inner = self.inner.lock();
-        inner.endpoint = open(&inner.path, &inner.types, inner.limits);
+        self.inner.lock().reopen();
+    }
+}
+
+/// The endpoint's machine, in a world on disks.
+impl TestServer {
+    /// Its process dies before the call to the disk after so many more; then, perhaps, its machine loses power.
+    pub(crate) fn die_after(&self, calls: u64, power: bool) {
+        if let Place::Disk { process, loses_power, .. } = &mut self.inner.lock().place {
+            process.die_after(calls);
+            *loses_power |= power;
+        }
+    }
+
+    /// No death is to come any more.
+    pub(crate) fn heal(&self) {
+        if let Place::Disk { process, loses_power, .. } = &mut self.inner.lock().place {
+            process.die_after(u64::MAX);
+            *loses_power = false;
+        }
+    }
+
+    /// Raised by every write to the file.
+    pub(crate) fn changes(&self) -> u64 {
+        let inner = self.inner.lock();
+        match &inner.place {
+            // A file of its own each time it was restored: their counts do not go on from each other.
+            Place::Disk { disk, name, .. } => disk.changes(name) + (inner.restores << 40) + (inner.deaths << 32),
+            Place::Folder(_) => 0,
+        }
+    }
+
+    /// What the file holds.
+    pub(crate) fn state(&self) -> rusqlite::Result<ServerState> {
+        read_state(&self.inner.lock().file)
+    }
+
+    /// Where a snapshot goes.
+    pub(crate) fn snapshot_path(&self, number: u32) -> PathBuf {
+        match &self.inner.lock().place {
+            Place::Disk { backups, .. } => backups.process().path(&format!("snapshot-{number}.db")),
+            Place::Folder(path) => path.with_extension(format!("snapshot-{number}")),
+        }
+    }
+
+    /// The first difference from the OpenAPI document or the model.
+    pub(crate) fn first_violation(&self) -> Option<String> {
+        self.inner.lock().violations.first().cloned()
+    }
+
+    /// Takes at most so many operations in one push.
+    pub(crate) fn limit_operations(&self, max_operations: u64) {
+        self.set_limits(EndpointLimits { max_operations, ..EndpointLimits::default() });
+    }
+
+    /// Adds what happened here to the table.
+    pub(crate) fn count(&self, coverage: &Coverage) {
+        let inner = self.inner.lock();
+        coverage.add("fault", "the server died", inner.deaths);
+        for exchange in &inner.exchanges {
+            for result in exchange.answer["results"].as_array().into_iter().flatten() {
+                coverage.note("verdict", result["status"].as_str().unwrap_or_default());
+            }
+            let left_out = exchange.answer["applied"].as_u64().unwrap_or(0);
+            coverage.add("verdict", "applied, left out", left_out);
+            if let Some(code) = exchange.answer["code"].as_str() {
+                coverage.note("problem", code);
+            }
+            coverage.note("request", if exchange.route == Route::Push { "push" } else { "pull" });
+        }
     }
 }
 
 impl Inner {
+    fn reopen(&mut self) {
+        self.endpoint = self.place.open(&self.types, self.limits);
+        self.file = self.place.look();
+    }
+
+    fn has_died(&self) -> bool {
+        matches!(&self.place, Place::Disk { process, .. } if process.is_dead())
+    }
+
+    /// The endpoint died while it answered `request`. It is started again, and has decided it or not.
+    fn revive(&mut self, request: &Request, now: Timestamp) {
+        self.deaths += 1;
+        if let Place::Disk { disk, process, loses_power, .. } = &mut self.place {
+            if std::mem::take(loses_power) {
+                disk.lose_power();
+            }
+            *process = disk.process();
+        }
+        self.reopen();
+        let stored = read_state(&self.file).expect("what was committed can be read");
+        if self.model.compare(&stored).is_ok() {
+            return;
+        }
+        self.model.unheard(request.route, &request.body, now, &stored);
+        if let Err(difference) = self.model.compare(&stored) {
+            let request = String::from_utf8_lossy(&request.body);
+            self.violations.push(format!("durability: the endpoint died, and then {difference}\n  asked: {request}"));
+        }
+    }
+
     /// Notes the exchange. Gives the answer's body.
-    fn record(&mut self, device: &str, request: &Request, answer: &Answer) -> Value {
+    fn record(&mut self, device: &str, request: &Request, answer: &Answer, token: &str) -> Value {
         let path = match request.route {
             Route::Push => "/v1/push",
             Route::Pull => "/v1/pull",
@@ -242,6 +419,7 @@ impl Inner {
             request: sent,
             status: answer.status,
             answer: said.clone(),
+            token: token.to_owned(),
         });
         said
     }
@@ -270,18 +448,21 @@ fn limits_of(limits: EndpointLimits) -> Limits {
     Limits { max_operations, max_bytes, max_payload_bytes }
 }
 
-fn look_into(path: &Path) -> rusqlite::Connection {
-    rusqlite::Connection::open(path).expect("the server's file opens")
+fn name_of(path: &Path) -> OsString {
+    path.file_name().expect("a file has a name").to_owned()
 }
 
-fn open(path: &Path, types: &BTreeMap<String, TypeConfig>, limits: EndpointLimits) -> Embedded<SqliteStore> {
-    let store = SqliteStore::open(path, None).expect("the server's file opens");
-    Embedded::new(store, Types::new(types.clone()).expect("the types are valid"), limits)
+/// Opens a database where it is.
+pub(crate) fn open_database(path: &Path, vfs: Option<&str>) -> rusqlite::Result<rusqlite::Connection> {
+    match vfs {
+        Some(vfs) => rusqlite::Connection::open_with_flags_and_vfs(path, rusqlite::OpenFlags::default(), vfs),
+        None => rusqlite::Connection::open(path),
+    }
 }
 
 /// A consistent copy, also while the file is in use.
-pub(crate) fn copy_database(from: &Path, to: &Path) {
-    let connection = rusqlite::Connection::open(from).expect("the file opens");
+pub(crate) fn copy_database(from: &Path, to: &Path, vfs: Option<&str>) {
+    let connection = open_database(from, vfs).expect("the file opens");
     let target = to.to_str().expect("test paths are UTF-8");
     connection.execute("VACUUM INTO ?1", [target]).expect("the copy is written");
 }

@@ -129,6 +129,11 @@ impl Steps {
         self.inner.lock().now_ms = end;
     }
 
+    /// Whether a callback is on its way.
+    pub(crate) fn has_callbacks(&self) -> bool {
+        self.inner.lock().ready.iter().any(|ready| matches!(ready, Ready::Job(..)))
+    }
+
     /// Milliseconds since the world began.
     pub fn now_ms(&self) -> u64 {
         self.inner.lock().now_ms
@@ -285,25 +290,51 @@ const BEGINNING_MS: i64 = 1_767_225_600_000;
 #[derive(Clone)]
 pub struct ManualClock {
     steps: Steps,
-    offset_ms: Arc<Mutex<i64>>,
+    error: Arc<Mutex<ClockError>>,
+}
+
+#[derive(Default)]
+struct ClockError {
+    offset_ms: i64,
+    /// Parts per thousand, since that moment of virtual time.
+    drift: (i64, i64),
+}
+
+impl ClockError {
+    fn at(&self, elapsed_ms: i64) -> i64 {
+        let (permille, since) = self.drift;
+        self.offset_ms + (elapsed_ms - since) * permille / 1_000
+    }
 }
 
 impl ManualClock {
     /// A clock that is right.
     pub fn new(steps: &Steps) -> Self {
-        Self { steps: steps.clone(), offset_ms: Arc::default() }
+        Self { steps: steps.clone(), error: Arc::default() }
     }
 
     /// Sets the clock this much forward (back, if negative), in milliseconds.
     pub fn shift(&self, ms: i64) {
-        *self.offset_ms.lock() += ms;
+        self.error.lock().offset_ms += ms;
+    }
+
+    /// Runs fast (slow, if negative) from now on, in parts per thousand.
+    pub fn drift(&self, permille: i64) {
+        let elapsed = self.elapsed();
+        let mut error = self.error.lock();
+        error.offset_ms = error.at(elapsed);
+        error.drift = (permille, elapsed);
+    }
+
+    fn elapsed(&self) -> i64 {
+        i64::try_from(self.steps.now_ms()).unwrap_or(i64::MAX)
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        let elapsed = i64::try_from(self.steps.now_ms()).unwrap_or(i64::MAX);
-        Timestamp::from_millis(BEGINNING_MS + *self.offset_ms.lock()).plus_millis(elapsed)
+        let elapsed = self.elapsed();
+        Timestamp::from_millis(BEGINNING_MS + elapsed + self.error.lock().at(elapsed))
     }
 }
 

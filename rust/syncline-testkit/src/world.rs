@@ -10,9 +10,11 @@ use syncline_core::{Config, Durability, SyncManager, SyncSummary};
 use tempfile::TempDir;
 
 use crate::check;
+use crate::disk::{Disk, Failure, Process};
 use crate::lock::MemoryLock;
 use crate::network::{Credentials, Network};
-use crate::server::{TestServer, copy_database};
+use crate::server::{TestServer, copy_database, open_database};
+use crate::simulation::coverage::Coverage;
 use crate::steps::{ManualClock, SeededRandom, Started, StepRuntime, Steps};
 
 /// The user of every device, unless its configuration says otherwise.
@@ -21,6 +23,15 @@ pub const USER: &str = "user-1";
 pub const SCOPE: &str = "team-1";
 /// The token of every device; the endpoint takes it for [`USER`] and [`SCOPE`].
 pub const TOKEN: &str = "good-token";
+/// Another user, with a scope and a token of their own.
+pub(crate) const OTHER_USER: &str = "user-2";
+/// See [`OTHER_USER`].
+pub(crate) const OTHER_SCOPE: &str = "team-2";
+/// See [`OTHER_USER`].
+pub(crate) const OTHER_TOKEN: &str = "other-token";
+
+/// The name of a file on a disk in memory.
+const QUEUE: &str = "queue.db";
 
 /// One endpoint and any number of devices, in virtual time. See the crate's example.
 pub struct World {
@@ -28,11 +39,20 @@ pub struct World {
     pub steps: Steps,
     /// The endpoint.
     pub server: TestServer,
-    folder: TempDir,
+    /// What happened to requests, counted by name.
+    pub(crate) coverage: Coverage,
+    place: Place,
     seed: u64,
     devices: u64,
     /// Device ids that a file was copied under.
     shared: Vec<String>,
+}
+
+/// Where the files are.
+enum Place {
+    Folder(TempDir),
+    /// Each machine has a disk of its own.
+    Disks,
 }
 
 impl World {
@@ -43,19 +63,42 @@ impl World {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let steps = Steps::default();
         let server = TestServer::new(folder.path().join("server.db"), ManualClock::new(&steps), seed);
+        Self::with(steps, server, Place::Folder(folder), seed)
+    }
+
+    /// A world whose machines have disks in memory, which can lose power, fail and fill up.
+    pub fn on_disks(seed: u64) -> Self {
+        let steps = Steps::default();
+        let server = TestServer::on_disk(Disk::new(seed), ManualClock::new(&steps), seed);
+        Self::with(steps, server, Place::Disks, seed)
+    }
+
+    fn with(steps: Steps, server: TestServer, place: Place, seed: u64) -> Self {
         server.allow(TOKEN, USER, &[SCOPE]);
-        Self { steps, server, folder, seed, devices: 0, shared: Vec::new() }
+        server.allow(OTHER_TOKEN, OTHER_USER, &[OTHER_SCOPE]);
+        Self { steps, server, coverage: Coverage::default(), place, seed, devices: 0, shared: Vec::new() }
     }
 
     /// A path in the world's own folder.
+    ///
+    /// # Panics
+    /// If its files are on disks in memory.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        match &self.place {
+            Place::Folder(folder) => folder.path().join(name),
+            Place::Disks => panic!("the files are on disks in memory"),
+        }
     }
 
     /// The configuration that [`World::device`] uses.
     pub fn config(&self, name: &str) -> Config {
-        let mut config = Config::new(self.path(&format!("{name}.db")), "https://endpoint.invalid", USER, SCOPE);
-        config.durability = Durability::Normal;
+        let (path, durability) = match &self.place {
+            Place::Folder(folder) => (folder.path().join(format!("{name}.db")), Durability::Normal),
+            // Given anew whenever a process opens it. Losing power is no test of a setting that allows for losses.
+            Place::Disks => (PathBuf::new(), Durability::Full),
+        };
+        let mut config = Config::new(path, "https://endpoint.invalid", USER, SCOPE);
+        config.durability = durability;
         config
     }
 
@@ -66,20 +109,36 @@ impl World {
 
     /// A new device with a configuration of its own.
     pub fn device_with(&mut self, name: &str, config: Config) -> TestDevice {
-        self.device_sharing(name, config, MemoryLock::default())
+        let disk = matches!(self.place, Place::Disks).then(|| Disk::new(self.seed.wrapping_add(self.devices + 1)));
+        self.open_device(name, config, MemoryLock::default(), disk).expect("the device opens")
     }
 
     /// A second process on the same file. Processes of one file share its lock.
     pub fn process(&mut self, of: &TestDevice, name: &str) -> TestDevice {
-        self.device_sharing(name, of.config.clone(), of.lock.clone())
+        self.try_process(of, name).expect("the file opens")
+    }
+
+    /// As [`World::process`], where the disk may refuse.
+    pub(crate) fn try_process(&mut self, of: &TestDevice, name: &str) -> syncline_core::Result<TestDevice> {
+        let mut process =
+            self.unopened(name, of.config.clone(), of.lock.clone(), of.machine.as_ref().map(|m| m.disk.clone()));
+        process.clock = of.clock.clone();
+        process.open().map(|()| process)
     }
 
     /// A new device whose file is a copy of another's, as after a restored backup.
     pub fn copy(&mut self, of: &TestDevice, name: &str) -> TestDevice {
         let mut config = of.config.clone();
-        config.database = self.path(&format!("{name}.db"));
-        copy_database(&of.config.database, &config.database);
-        let copy = self.device_with(name, config);
+        let disk = of.machine.as_ref().map(|_| Disk::new(self.seed.wrapping_add(self.devices + 1)));
+        let target = match &disk {
+            Some(disk) => disk.process().path(QUEUE),
+            None => {
+                config.database = self.path(&format!("{name}.db"));
+                config.database.clone()
+            }
+        };
+        copy_database(of.path(), &target, of.vfs());
+        let copy = self.open_device(name, config, MemoryLock::default(), disk).expect("the copy opens");
         let device_id: String = copy.sql("SELECT device_id FROM device");
         self.server.share(&device_id);
         self.shared.push(device_id);
@@ -90,11 +149,22 @@ impl World {
         copy
     }
 
-    fn device_sharing(&mut self, name: &str, config: Config, lock: MemoryLock) -> TestDevice {
+    fn open_device(
+        &mut self,
+        name: &str,
+        config: Config,
+        lock: MemoryLock,
+        disk: Option<Disk>,
+    ) -> syncline_core::Result<TestDevice> {
+        let mut device = self.unopened(name, config, lock, disk);
+        device.open().map(|()| device)
+    }
+
+    fn unopened(&mut self, name: &str, config: Config, lock: MemoryLock, disk: Option<Disk>) -> TestDevice {
         self.devices += 1;
-        let mut device = TestDevice {
+        TestDevice {
             name: name.to_owned(),
-            network: Network::new(name, &self.server),
+            network: Network::new(name, &self.server, self.coverage.clone()),
             credentials: Credentials::new(TOKEN),
             clock: ManualClock::new(&self.steps),
             lock,
@@ -102,10 +172,9 @@ impl World {
             random: Arc::new(SeededRandom::new(self.seed.wrapping_mul(1_000_003).wrapping_add(self.devices))),
             steps: self.steps.clone(),
             shared_through: AtomicU64::new(0),
+            machine: disk.map(|disk| Machine { process: disk.process(), disk, dies_after_opening: None }),
             life: None,
-        };
-        device.open().expect("the device opens");
-        device
+        }
     }
 
     /// Takes steps until `future` is done. Panics if it waits for time or for an answer that is held.
@@ -214,7 +283,17 @@ pub struct TestDevice {
     steps: Steps,
     /// Operations up to this sequence are in the file of a copy as well.
     shared_through: AtomicU64,
+    /// None: its file is in a folder.
+    machine: Option<Machine>,
     life: Option<Life>,
+}
+
+/// A disk in memory, and the process that is alive on it, or was.
+struct Machine {
+    disk: Disk,
+    process: Process,
+    /// The next process dies at this call.
+    dies_after_opening: Option<u64>,
 }
 
 struct Life {
@@ -229,6 +308,13 @@ impl TestDevice {
     /// What opening says.
     pub fn open(&mut self) -> syncline_core::Result<()> {
         self.kill();
+        if let Some(machine) = &mut self.machine {
+            machine.process = machine.disk.process();
+            self.config.database = machine.process.path(QUEUE);
+            if let Some(calls) = machine.dies_after_opening.take() {
+                machine.process.die_after(calls);
+            }
+        }
         let runtime = self.steps.owner();
         let environment = Environment {
             clock: Arc::new(self.clock.clone()),
@@ -237,7 +323,7 @@ impl TestDevice {
             transport: Arc::new(self.network.clone()),
             credentials: Arc::new(self.credentials.clone()),
             lock: Arc::new(self.lock.clone()),
-            vfs: None,
+            vfs: self.vfs().map(str::to_owned),
         };
         let manager = SyncManager::open(self.config.clone(), environment)?;
         self.life = Some(Life { manager, runtime });
@@ -247,6 +333,9 @@ impl TestDevice {
     /// The process dies where it stands: nothing is written, given back or told any more. Clones of its manager say `Closed`.
     pub fn kill(&mut self) {
         if let Some(life) = self.life.take() {
+            if let Some(machine) = &self.machine {
+                machine.process.kill();
+            }
             life.runtime.kill();
             drop(life);
         }
@@ -258,6 +347,28 @@ impl TestDevice {
     /// If the file does not open.
     pub fn restart(&mut self) {
         self.open().expect("the device opens again");
+    }
+
+    /// A connection that only looks, as of another process, and leaves no trace: closing it tidies nothing up.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn reader(&self) -> rusqlite::Result<rusqlite::Connection> {
+        let reader = match &self.machine {
+            Some(machine) => open_database(&machine.disk.process().path(QUEUE), Some(Disk::VFS))?,
+            None => open_database(self.path(), None)?,
+        };
+        reader.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        Ok(reader)
+    }
+
+    fn vfs(&self) -> Option<&'static str> {
+        self.machine.as_ref().map(|_| Disk::VFS)
+    }
+
+    /// Operations up to this sequence are in the file of a copy as well.
+    pub(crate) fn shared_through(&self) -> u64 {
+        self.shared_through.load(Ordering::Relaxed)
     }
 
     /// A handle of its own.
@@ -278,7 +389,7 @@ impl TestDevice {
     /// # Panics
     /// If the statement is wrong or gives no row.
     pub fn sql<T: rusqlite::types::FromSql>(&self, statement: &str) -> T {
-        let connection = rusqlite::Connection::open(self.path()).expect("the file opens");
+        let connection = self.reader().expect("the file opens");
         connection.query_row(statement, [], |row| row.get(0)).expect(statement)
     }
 
@@ -297,6 +408,95 @@ impl TestDevice {
     /// If it is unknown.
     pub fn status(&self, id: &str) -> syncline_core::OperationStatus {
         self.operation(id).expect("the operation can be read").expect("the operation is known").status
+    }
+}
+
+/// Its machine, in a world on disks.
+impl TestDevice {
+    fn machine(&self) -> &Machine {
+        self.machine.as_ref().expect("the world is on disks")
+    }
+
+    /// Raised by every write to its file.
+    pub(crate) fn changes(&self) -> u64 {
+        self.machine().disk.changes(QUEUE)
+    }
+
+    /// Calls of its disk that failed so far.
+    pub(crate) fn disk_failures(&self) -> u64 {
+        self.machine().disk.counts().failures.iter().sum()
+    }
+
+    /// Whether its process has died.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.machine().process.is_dead()
+    }
+
+    /// Whether its disk refuses to grow, or did so a moment ago.
+    pub(crate) fn is_full(&self) -> bool {
+        self.machine().disk.is_full()
+    }
+
+    /// Its process dies before the call after so many more.
+    pub(crate) fn die_after(&self, calls: u64) {
+        self.machine().process.die_after(calls);
+    }
+
+    /// Its machine goes dark. Whoever was open there must be killed.
+    pub(crate) fn lose_power(&mut self) {
+        let machine = self.machine.as_ref().expect("the world is on disks");
+        machine.disk.lose_power();
+        self.kill();
+    }
+
+    /// One call of its disk fails.
+    pub(crate) fn fail_disk(&self, failure: Failure, after: u64) {
+        self.machine().disk.fail(failure, after);
+    }
+
+    pub(crate) fn set_full(&self, full: bool) {
+        self.machine().disk.set_full(full);
+    }
+
+    /// No more trouble with the disk, nor a death to come.
+    pub(crate) fn heal_disk(&self) {
+        let machine = self.machine();
+        machine.disk.set_full(false);
+        machine.disk.heal();
+        machine.process.die_after(u64::MAX);
+    }
+
+    /// The next process dies at its `after`-th call to the disk.
+    pub(crate) fn dies_after_opening(&mut self, after: u64) {
+        self.machine.as_mut().expect("the world is on disks").dies_after_opening = Some(after);
+    }
+
+    /// Adds what happened to its disk to the table.
+    pub(crate) fn count_disk(&self, coverage: &Coverage) {
+        count_disk(coverage, &self.machine().disk);
+    }
+}
+
+/// Adds what happened to a disk to the table.
+pub(crate) fn count_disk(coverage: &Coverage, disk: &Disk) {
+    let counts = disk.counts();
+    for (name, count) in [
+        ("sector lost", counts.vanished),
+        ("sector torn", counts.torn),
+        ("unsynced sector kept", counts.survived),
+        ("create or delete lost", counts.names_vanished),
+        ("write failed", counts.failures[Failure::Write as usize]),
+        ("flush failed", counts.failures[Failure::Sync as usize]),
+        ("disk full", counts.full),
+    ] {
+        coverage.add("fault", name, count);
+    }
+}
+
+/// Its tasks know the world's steps, which hold the tasks: somebody has to let go first.
+impl Drop for TestDevice {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

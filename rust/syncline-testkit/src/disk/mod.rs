@@ -93,6 +93,11 @@ impl Disk {
         self.inner.state.lock().full = full;
     }
 
+    /// Whether it is full now.
+    pub fn is_full(&self) -> bool {
+        self.inner.state.lock().full
+    }
+
     /// While the disk lies a sync does nothing and says that all is well. No database survives that: for tests of tests.
     pub fn set_lying(&self, lies: bool) {
         self.inner.state.lock().lies = lies;

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use syncline_protocol::Timestamp;
 
-use super::push::{Decided, Outcome, content};
+use super::push::{Batch, Decided, Outcome, content};
 use super::request::Push;
 use super::state::{Cursor, Device, Effect, Entity, Fault, Lane, Scope, StoredVerdict};
 use super::types::MOST_RECORD_BYTES;
 use super::values::differs;
-use super::{Heard, Model};
+use super::{Heard, Model, ServerState};
 
 impl Model {
     /// Stores what was decided, and compares the answer. `cursor`: the push's, if it counts in this history.
@@ -50,6 +50,26 @@ impl Model {
         });
         differs("answer", &expected, answer)?;
         if push.dry_run { Ok(()) } else { self.check(push, &decided, head_before) }
+    }
+}
+
+impl Model {
+    /// Stores what was decided. What nobody can foresee is taken from the store, as there was no answer.
+    pub(super) fn settle_unheard(&mut self, push: &Push, now: Timestamp, stored: &ServerState) {
+        let scope = self.scopes.get_mut(&push.scope).expect("its history was compared");
+        let Some(stored) = stored.scopes.get(&push.scope).filter(|_| !push.dry_run) else { return };
+        let mut decided = Batch::new(push, scope, &self.types, &self.limits, now).decide();
+        for (operation, outcome) in push.operations.iter().zip(&mut decided.outcomes).filter(|(_, it)| it.is_new) {
+            let Some(verdict) = stored.operations.get(&operation.idempotency_key) else { continue };
+            if let (Some(conflict), Some(id)) = (&mut outcome.conflict, &verdict.conflict_id) {
+                conflict["id"] = json!(id);
+                self.heard.conflicts.insert(id.clone());
+            }
+            if let Some(fault) = outcome.fault.as_mut().filter(|fault| fault.learns_field) {
+                fault.field = verdict.error["field"].as_str().map(str::to_owned);
+            }
+        }
+        self.effects.extend(store(scope, push, &decided, now));
     }
 }
 

@@ -109,6 +109,21 @@ impl Model {
         }
     }
 
+    /// Learns the epochs that the operator has just had renewed.
+    ///
+    /// # Errors
+    /// One that was used before.
+    pub fn renewed(&mut self, stored: &ServerState) -> Result<(), String> {
+        for (name, scope) in self.scopes.iter_mut().filter(|(_, scope)| scope.epoch.is_none()) {
+            let epoch = stored.scopes.get(name).map(|stored| stored.epoch.clone());
+            if epoch.as_ref().is_some_and(|epoch| !self.heard.epochs.insert(epoch.clone())) {
+                return Err(format!("the renewed epoch {epoch:?} was used before"));
+            }
+            scope.epoch = epoch;
+        }
+        Ok(())
+    }
+
     /// Drops what nobody can ask for any more: keys that their device has forgotten, 90 days old (§6), and tombstones, 180 days
     /// old (docs/protocol.md, "Forgetting").
     pub fn maintain(&mut self, now: Timestamp) {
@@ -149,6 +164,45 @@ impl Model {
             Route::Push => self.judge_push(body, token, now, status, answer),
             Route::Pull => self.judge_pull(body, token, status, answer),
         }
+    }
+
+    /// Takes in a request whose answer nobody heard, because the endpoint died: it was decided, as a store that now holds
+    /// `stored` shows. Whether that is what should have been decided, [`Model::compare`] tells.
+    pub fn unheard(&mut self, route: Route, body: &[u8], now: Timestamp, stored: &ServerState) {
+        match route {
+            Route::Push => {
+                let Ok(push) = request::read::<Push>(body, &self.limits) else { return };
+                if !self.unheard_history(&push.scope, &push.device_id, &push.epoch, push.mark, &push.cursor, stored)
+                    && push.epoch.is_some()
+                {
+                    self.settle_unheard(&push, now, stored);
+                }
+            }
+            Route::Pull => {
+                let Ok(pull) = request::read::<Pull>(body, &self.limits) else { return };
+                self.unheard_history(&pull.scope, &pull.device_id, &pull.epoch, pull.mark, &pull.cursor, stored);
+            }
+        }
+    }
+
+    /// Whether the request was behind, or the server.
+    fn unheard_history(
+        &mut self,
+        scope: &str,
+        device: &str,
+        epoch: &Option<String>,
+        mark: u64,
+        cursor: &Option<String>,
+        stored: &ServerState,
+    ) -> bool {
+        let cursor = cursor.as_ref().and_then(|text| self.heard.cursors.get(text)).cloned();
+        let is_behind = self.is_behind(scope, device, epoch.as_ref(), mark, cursor.as_ref());
+        let state = self.scopes.get_mut(scope).expect("its history was compared");
+        if let (None, Some(stored)) = (&state.epoch, stored.scopes.get(scope)) {
+            state.epoch = Some(stored.epoch.clone());
+            self.heard.epochs.insert(stored.epoch.clone());
+        }
+        is_behind
     }
 
     fn judge_push(

@@ -1,0 +1,417 @@
+//! Living a plan: what each step does to the world, and what must hold after it.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use serde_json::json;
+use syncline_core::{ListQuery, NetworkStatus, OperationStatus};
+use syncline_protocol::{ConflictRule, DeleteRule};
+use syncline_server::endpoint::types::TypeConfig;
+
+use super::coverage::{Counts, Coverage};
+use super::plan::{Plan, Setting, Step};
+use super::user::decide;
+use super::watched::{Account, Watched};
+use crate::model::ServerState;
+use crate::oracle::effects::{ServerView, check_drained};
+use crate::oracle::{Verdict, hold};
+use crate::world::World;
+
+/// The entity types of every world, one for each rule, and one (`form`) whose schema refuses some values.
+pub const TYPES: [&str; 6] = ["pin", "server_wins", "client_wins", "manual", "delete_wins", "form"];
+
+/// Invariant 11: the longest backoff is five minutes; a wait under a wall clock that jumped is looked at once a minute.
+const DRAINED_WITHIN: Duration = Duration::from_secs(300 + 60 + 10);
+/// What an endpoint asks for is honoured up to an hour.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+/// A device that has nothing to send pulls once a minute; under a clock that runs slow, a little later.
+const PULLED_WITHIN: Duration = Duration::from_secs(2 * 60 + 20);
+/// How many devices there may be, copies and other users' files included.
+const MOST_DEVICES: usize = 5;
+/// After so many decisions a user gives up what fails, and takes theirs.
+const PATIENCE: u64 = 2;
+
+/// What a life came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// Over everything that was said on the wire, everything that the app was told, and everything that each device then held:
+    /// equal for equal plans.
+    pub hash: u64,
+    /// Requests that arrived.
+    pub requests: usize,
+    /// Operations that the devices had recorded.
+    pub operations: u64,
+    /// Virtual time that passed.
+    pub elapsed: Duration,
+    /// What the world came across.
+    pub counts: Counts,
+}
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// After how many steps of the plan it was found; all of them: in the end.
+    pub step: usize,
+    /// What did not hold: the rule's name, a colon, and what broke it.
+    pub what: String,
+}
+
+impl Violation {
+    /// The rule's name.
+    pub fn rule(&self) -> &str {
+        self.what.split(':').next().unwrap_or_default()
+    }
+}
+
+/// Lives a plan to its end.
+///
+/// # Errors
+/// The first rule that does not hold.
+pub fn live(plan: &Plan) -> Result<Trace, Violation> {
+    let taken = Cell::new(0_usize);
+    let lived = catch_unwind(AssertUnwindSafe(|| {
+        let mut life = Life::new(plan)?;
+        for step in &plan.steps {
+            life.take(step)?;
+            life.after_step()?;
+            taken.set(taken.get() + 1);
+        }
+        life.end()?;
+        life.trace()
+    }));
+    let what = match lived {
+        Ok(Ok(trace)) => return Ok(trace),
+        Ok(Err(what)) => what,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
+            format!("panic: {text}")
+        }
+    };
+    Err(Violation { step: taken.get(), what })
+}
+
+struct Life {
+    world: World,
+    setting: Setting,
+    devices: Vec<Watched>,
+    server: Option<ServerState>,
+    server_seen: u64,
+    snapshots: u32,
+    coverage: Coverage,
+    hash: DefaultHasher,
+}
+
+impl Life {
+    fn new(plan: &Plan) -> Result<Self, String> {
+        let world = World::on_disks(plan.seed);
+        world.steps.shuffle(plan.seed);
+        world.server.set_types(types());
+        if plan.setting.small_batches {
+            world.server.limit_operations(7);
+        }
+        let mut life = Self {
+            coverage: world.coverage.clone(),
+            world,
+            setting: plan.setting.clone(),
+            devices: Vec::new(),
+            server: None,
+            server_seen: 0,
+            snapshots: 0,
+            hash: DefaultHasher::new(),
+        };
+        for name in ["a", "b", "c", "d"].into_iter().take(usize::from(plan.setting.devices)) {
+            life.add_device(name, Account::First)?;
+        }
+        Ok(life)
+    }
+
+    fn add_device(&mut self, name: &str, account: Account) -> Result<usize, String> {
+        let config = account.config(&self.world, name, &self.setting);
+        let device = self.world.device_with(name, config);
+        self.devices.push(Watched::new(device, account, &self.setting)?);
+        Ok(self.devices.len() - 1)
+    }
+
+    fn index(&self, device: u8) -> usize {
+        usize::from(device & 127) % self.devices.len()
+    }
+
+    /// What the app may not do now is refused, and that is all: a plan need not know what is possible.
+    fn take(&mut self, step: &Step) -> Verdict {
+        let world = &self.world;
+        match step {
+            Step::Some { steps } => (0..*steps).for_each(|_| {
+                world.steps.step();
+            }),
+            Step::Idle => world.run_until_idle(),
+            Step::Pass { seconds } => world.advance(Duration::from_secs(u64::from(*seconds))),
+            Step::Sleep { days } => {
+                let ms = i64::from(*days) * 86_400_000;
+                world.server.clock.shift(ms);
+                self.devices.iter().for_each(|device| device.device.clock.shift(ms));
+            }
+            Step::Stray { which } => self.stray(usize::from(*which)),
+            Step::ServerDies { after, power } => self.world.server.die_after(u64::from(*after), *power),
+            Step::Maintain => self.world.server.maintain(),
+            Step::Snapshot => {
+                self.snapshots += 1;
+                self.world.server.snapshot(&self.snapshot());
+            }
+            Step::Restore { told } if self.snapshots > 0 => {
+                self.coverage.note("fault", if *told { "server restored" } else { "server restored, untold" });
+                self.world.server.restore(&self.snapshot(), *told);
+            }
+            Step::Restore { .. } => {}
+            Step::Copy { device } => return self.copy(*device),
+            Step::Switch { device } => return self.switch(*device),
+            step => {
+                let at = self.index(device_of(step));
+                return self.devices[at].take(&mut self.world, step, device_of(step) > 127);
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> std::path::PathBuf {
+        self.world.server.snapshot_path(self.snapshots)
+    }
+
+    fn stray(&self, which: usize) {
+        let exchanges = self.world.server.exchanges();
+        if !exchanges.is_empty() {
+            let old = &exchanges[which % exchanges.len()];
+            self.coverage.note("fault", "an old request arrives again");
+            self.world.server.stray(old.route, &old.request, &old.token);
+        }
+    }
+
+    fn copy(&mut self, device: u8) -> Verdict {
+        let at = self.index(device);
+        if self.devices.len() < MOST_DEVICES && self.devices[at].is_alone() {
+            let name = format!("copy-{}", self.devices.len());
+            let copy = self.world.copy(&self.devices[at].device, &name);
+            self.coverage.note("fault", "a file copied");
+            let copy = self.devices[at].copied(copy, &self.setting)?;
+            self.devices.push(copy);
+        }
+        Ok(())
+    }
+
+    /// The phone's other user signs in, and this one's file is closed; or the other way round.
+    fn switch(&mut self, device: u8) -> Verdict {
+        let at = self.index(device);
+        if !self.devices[at].is_alone() {
+            return Ok(());
+        }
+        if self.devices[at].partner.is_none() {
+            if self.devices.len() >= MOST_DEVICES {
+                return Ok(());
+            }
+            let account = self.devices[at].account.other();
+            let partner = self.add_device(&format!("other-{at}"), account)?;
+            self.devices[partner].partner = Some(at);
+            self.devices[at].partner = Some(partner);
+        } else if let Some(partner) = self.devices[at].partner {
+            self.devices[partner].sign_in()?;
+        }
+        self.coverage.note("fault", "the user switched");
+        self.devices[at].sign_out(&self.world)
+    }
+
+    /// Whoever died is started again; then everything is looked at.
+    fn after_step(&mut self) -> Verdict {
+        for at in 0..self.devices.len() {
+            self.devices[at].revive()?;
+        }
+        self.check()
+    }
+
+    fn check(&mut self) -> Verdict {
+        let told_all = !self.world.steps.has_callbacks();
+        for device in &mut self.devices {
+            device.check(told_all).map_err(|what| at(&device.device.name, &what))?;
+        }
+        if let Some(difference) = self.world.server.first_violation() {
+            return Err(difference);
+        }
+        let changes = self.world.server.changes();
+        let server_changed = self.server.is_none() || changes != self.server_seen;
+        if server_changed {
+            let state = self.world.server.state().map_err(|error| format!("storage: the server's file: {error}"))?;
+            self.server = Some(state);
+            self.server_seen = changes;
+        }
+        let server = self.server.as_ref().expect("read above");
+        for device in &mut self.devices {
+            if (server_changed || device.is_news())
+                && let Some(server) = ServerView::of(server, &device.state().device.scope)
+            {
+                device.check_effects(&server).map_err(|what| at(&device.device.name, &what))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The faults stop, the users decide what is left, and all agree.
+    fn end(&mut self) -> Verdict {
+        self.world.server.heal();
+        for at in 0..self.devices.len() {
+            self.devices[at].heal()?;
+        }
+        while self.devices.iter().any(|device| device.device.network.held() > 0) {
+            self.devices.iter().for_each(|device| device.device.network.release_all());
+            self.world.run_until_idle();
+        }
+        for device in &self.devices {
+            device.device.network_changed(NetworkStatus::Online { metered: false }).map_err(failed)?;
+            device.device.start().map_err(failed)?;
+        }
+        self.drained()?;
+        for round in 0.. {
+            let mut decided = false;
+            for device in &mut self.devices {
+                for operation in device.in_states(&[OperationStatus::Failed, OperationStatus::Conflicted]) {
+                    decide(device, &operation, round < PATIENCE)?;
+                    decided = true;
+                }
+            }
+            if !decided {
+                break;
+            }
+            // Giving one up may fail those that depend on it, one after the other; but each only once.
+            hold!(round < PATIENCE + self.recorded(), "liveness: what was given up fails again and again");
+            self.drained()?;
+        }
+        self.world.advance(PULLED_WITHIN);
+        self.check()?;
+        let server = self.server.as_ref().expect("read");
+        for device in &self.devices {
+            let server = ServerView::of(server, &device.state().device.scope);
+            let server = server.ok_or("convergence: the server has never heard of a scope")?;
+            server.check_converged(device.state()).map_err(|what| at(&device.device.name, &what))?;
+            check_reads(device).map_err(|what| at(&device.device.name, &what))?;
+        }
+        Ok(())
+    }
+
+    /// Invariant 11: time passes, nobody writes, and what can go has gone.
+    fn drained(&mut self) -> Verdict {
+        let longest = self.devices.iter().map(Watched::told_to_wait).max().unwrap_or_default();
+        self.world.advance(DRAINED_WITHIN + longest.min(LONGEST_RETRY_AFTER));
+        self.check()?;
+        for device in &mut self.devices {
+            check_drained(device.state()).map_err(|what| at(&device.device.name, &what))?;
+            device.check_no_moment_has_passed().map_err(|what| at(&device.device.name, &what))?;
+        }
+        Ok(())
+    }
+
+    /// Operations that all devices have recorded.
+    fn recorded(&self) -> u64 {
+        self.devices.iter().map(|device| device.state().operations.last_key_value().map_or(0, |(last, _)| *last)).sum()
+    }
+
+    fn trace(mut self) -> Result<Trace, String> {
+        let exchanges = self.world.server.exchanges();
+        for exchange in &exchanges {
+            exchange.device.hash(&mut self.hash);
+            exchange.request.to_string().hash(&mut self.hash);
+            exchange.answer.to_string().hash(&mut self.hash);
+        }
+        for device in &self.devices {
+            format!("{:?}", device.state()).hash(&mut self.hash);
+            device.hash_events(&mut self.hash);
+            device.count(&self.coverage);
+        }
+        self.world.server.count(&self.coverage);
+        Ok(Trace {
+            hash: self.hash.finish(),
+            requests: exchanges.len(),
+            operations: self.recorded(),
+            elapsed: Duration::from_millis(self.world.steps.now_ms()),
+            counts: self.coverage.counts(),
+        })
+    }
+}
+
+/// What `list` gives is what the replica holds.
+fn check_reads(device: &Watched) -> Verdict {
+    for entity_type in TYPES {
+        let page = device.device.list(&ListQuery { limit: 1_000, ..ListQuery::new(entity_type) }).map_err(failed)?;
+        let live =
+            device.state().entities.values().filter(|row| row.entity_type == entity_type && row.current.is_some());
+        let (listed, live) = (page.entities.len(), live.count());
+        hold!(listed == live, "replica: {listed} entities of {entity_type} are listed, and {live} are there");
+    }
+    Ok(())
+}
+
+fn at(device: &str, what: &str) -> String {
+    match what.split_once(':') {
+        Some((rule, what)) => format!("{rule}: device {device}:{what}"),
+        None => format!("{what} (device {device})"),
+    }
+}
+
+pub(super) fn failed(error: syncline_core::SynclineError) -> String {
+    format!("errors: a call that must not fail said: {error}")
+}
+
+/// The device a step is about.
+fn device_of(step: &Step) -> u8 {
+    match step {
+        Step::Write { device, .. }
+        | Step::Keyed { device, .. }
+        | Step::Import { device, .. }
+        | Step::Group { device, .. }
+        | Step::SlowGroup { device, .. }
+        | Step::Act { device, .. }
+        | Step::Next { device, .. }
+        | Step::Poison { device, .. }
+        | Step::Release { device, .. }
+        | Step::Process { device }
+        | Step::Window { device, .. }
+        | Step::Background { device, .. }
+        | Step::Online { device, .. }
+        | Step::Credential { device, .. }
+        | Step::Kill { device, .. }
+        | Step::PowerLoss { device, .. }
+        | Step::DiskFails { device, .. }
+        | Step::DiskFull { device, .. }
+        | Step::Second { device, .. }
+        | Step::Update { device, .. }
+        | Step::Switch { device }
+        | Step::SignOut { device, .. }
+        | Step::Copy { device }
+        | Step::Jump { device, .. }
+        | Step::Drift { device, .. } => *device,
+        Step::Stray { .. }
+        | Step::Some { .. }
+        | Step::Idle
+        | Step::Pass { .. }
+        | Step::Sleep { .. }
+        | Step::ServerDies { .. }
+        | Step::Maintain
+        | Step::Snapshot
+        | Step::Restore { .. } => 0,
+    }
+}
+
+fn types() -> BTreeMap<String, TypeConfig> {
+    let of = |name: &str| match name {
+        "server_wins" => TypeConfig { conflict_rule: Some(ConflictRule::ServerWins), ..TypeConfig::default() },
+        "client_wins" => TypeConfig { conflict_rule: Some(ConflictRule::ClientWins), ..TypeConfig::default() },
+        "manual" => TypeConfig { conflict_rule: Some(ConflictRule::Manual), ..TypeConfig::default() },
+        "delete_wins" => TypeConfig { delete_rule: Some(DeleteRule::DeleteWins), ..TypeConfig::default() },
+        "form" => TypeConfig {
+            schema: Some(json!({ "properties": { "f0": { "type": "integer", "maximum": 5 } } })),
+            ..TypeConfig::default()
+        },
+        _ => TypeConfig::default(),
+    };
+    TYPES.iter().map(|name| ((*name).to_owned(), of(name))).collect()
+}

@@ -1,0 +1,615 @@
+//! A device of the simulator: what the plan may do to it, and the oracle's eyes on it.
+
+use std::hash::{DefaultHasher, Hash};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use syncline_core::environment::Clock;
+use syncline_core::{
+    Config, EntityType, NetworkStatus, Operation, OperationEvent, OperationFilter, OperationStatus, Receipt, Retention,
+    SignOutMode, SyncManager, SynclineError,
+};
+
+use super::coverage::Coverage;
+use super::faults::{fault_of, poison};
+use super::life::{TYPES, failed};
+use super::plan::{DiskCall, Intent, Leave, Setting, Step, Wallet};
+use super::user::{act, asked, operation, write};
+use crate::disk::Failure;
+use crate::oracle::effects::ServerView;
+use crate::oracle::journal::Journal;
+use crate::oracle::observe::{DeviceState, device_state};
+use crate::oracle::queue::Allowances;
+use crate::oracle::{Verdict, hold, queue, reasons};
+use crate::steps::Started;
+use crate::world::{OTHER_SCOPE, OTHER_TOKEN, OTHER_USER, TOKEN, TestDevice, World};
+
+/// Explanations looked at after a step, per device: all of them in turn.
+const EXPLAINED_AT_ONCE: usize = 3;
+
+/// Whose file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Account {
+    First,
+    Other,
+}
+
+impl Account {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::First => Self::Other,
+            Self::Other => Self::First,
+        }
+    }
+
+    fn token(self) -> &'static str {
+        match self {
+            Self::First => TOKEN,
+            Self::Other => OTHER_TOKEN,
+        }
+    }
+
+    pub(super) fn config(self, world: &World, name: &str, setting: &Setting) -> Config {
+        let mut config = world.config(name);
+        if self == Self::Other {
+            (config.user_id, config.scope) = (OTHER_USER.to_owned(), OTHER_SCOPE.to_owned());
+        }
+        config.retention = retention(setting);
+        if setting.filtered {
+            config.pull_types = Some(vec![TYPES[0].to_owned(), TYPES[3].to_owned()]);
+        }
+        let of_type =
+            EntityType { coalesce: setting.coalesce, send_before: setting.send_before, ..EntityType::default() };
+        TYPES.into_iter().fold(config, |config, name| config.entity_type(name, of_type.clone()))
+    }
+}
+
+fn retention(setting: &Setting) -> Retention {
+    if setting.forgetful { Retention { age: Duration::from_secs(60), count: 5 } } else { Retention::default() }
+}
+
+type Events = Arc<Mutex<Vec<OperationEvent>>>;
+
+pub(super) struct Watched {
+    pub(super) device: TestDevice,
+    /// A second process on the file.
+    second: Option<TestDevice>,
+    /// Two processes tell events, or callbacks of that time are still under way.
+    two_told: bool,
+    pub(super) account: Account,
+    /// The device of the phone's other user. One of the two is signed out.
+    pub(super) partner: Option<usize>,
+    signed_out: bool,
+    allowed: Allowances,
+    /// It dies by a loss of power, once it dies.
+    loses_power: bool,
+    kept: u64,
+    journal: Journal,
+    events: Events,
+    event_count: usize,
+    receipts: Vec<Receipt>,
+    calls: Vec<Started<()>>,
+    /// The oracle's own connection; it reads.
+    file: Option<Connection>,
+    state: Option<DeviceState>,
+    seen: u64,
+    news: bool,
+    explained: usize,
+    transitions: Coverage,
+}
+
+impl Watched {
+    pub(super) fn new(device: TestDevice, account: Account, setting: &Setting) -> Result<Self, String> {
+        device.credentials.set(Some(account.token()));
+        let mut watched = Self {
+            device,
+            second: None,
+            two_told: false,
+            account,
+            partner: None,
+            signed_out: false,
+            allowed: Allowances { copied: false, restores: setting.restores },
+            loses_power: false,
+            // A server that goes back returns what was kept to pending.
+            kept: if setting.restores { 0 } else { retention(setting).count },
+            journal: Journal::default(),
+            events: Events::default(),
+            event_count: 0,
+            receipts: Vec::new(),
+            calls: Vec::new(),
+            file: None,
+            state: None,
+            seen: 0,
+            news: true,
+            explained: 0,
+            transitions: Coverage::default(),
+        };
+        watched.opened()?;
+        Ok(watched)
+    }
+
+    /// The device of a copy of this one's file.
+    pub(super) fn copied(&mut self, device: TestDevice, setting: &Setting) -> Result<Self, String> {
+        let mut copy = Self::new(device, self.account, setting)?;
+        let resumed = std::mem::replace(&mut copy.journal, self.journal.clone());
+        drop(resumed);
+        copy.receipts = self.receipts.clone();
+        (self.allowed.copied, copy.allowed.copied) = (true, true);
+        copy.read()?;
+        copy.journal.resume(copy.state.as_ref().expect("just read"));
+        Ok(copy)
+    }
+
+    /// Neither signed out nor with a second process.
+    pub(super) fn is_alone(&self) -> bool {
+        !self.signed_out && self.second.is_none()
+    }
+
+    pub(super) fn state(&self) -> &DeviceState {
+        self.state.as_ref().expect("every device is looked at when it is opened")
+    }
+
+    pub(super) fn is_news(&self) -> bool {
+        self.news
+    }
+
+    /// A process was opened on the file.
+    fn opened(&mut self) -> Verdict {
+        listen(&self.device, &self.events)?;
+        self.two_told = self.second.is_some();
+        // Recovering a log writes nothing, and may bring back what nobody was told of.
+        self.state = None;
+        self.read()?;
+        self.journal.resume(self.state.as_ref().expect("just read"));
+        Ok(())
+    }
+
+    /// Reads the file, if anything has been written to it.
+    fn read(&mut self) -> Verdict {
+        let changes = self.device.changes();
+        if self.state.is_some() && changes == self.seen {
+            return Ok(());
+        }
+        if self.file.is_none() {
+            self.file = Some(self.device.reader().map_err(storage)?);
+        }
+        let file = self.file.as_ref().expect("just opened");
+        self.state = Some(device_state(file).map_err(storage)?);
+        self.seen = changes;
+        self.news = true;
+        Ok(())
+    }
+
+    pub(super) fn in_states(&self, statuses: &[OperationStatus]) -> Vec<Operation> {
+        let filter = OperationFilter { statuses: statuses.to_vec(), limit: 1_000, ..OperationFilter::default() };
+        // A disk that fails lists nothing; the next look does.
+        if self.signed_out { Vec::new() } else { self.device.operations(&filter).unwrap_or_default() }
+    }
+
+    pub(super) fn give_up(&mut self, id: &str) {
+        self.journal.give_up(self.state.as_ref().expect("looked at"), id);
+    }
+
+    pub(super) fn resolve(&mut self, id: &str) {
+        self.journal.resolve(self.state.as_ref().expect("looked at"), id);
+    }
+
+    /// A call of the app. What is not possible now is refused with that word; a disk that fails, with one of its own, and only
+    /// when it did fail.
+    pub(super) fn call<T>(
+        &mut self,
+        second: bool,
+        call: impl FnOnce(&TestDevice) -> syncline_core::Result<T>,
+    ) -> Result<Option<T>, String> {
+        if self.signed_out {
+            return Ok(None);
+        }
+        let device = self.second.as_ref().filter(|_| second).unwrap_or(&self.device);
+        let failures = device.disk_failures();
+        let result = call(device);
+        // The journal compares with what the file says now.
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(SynclineError::NotPossible { .. } | SynclineError::Locked | SynclineError::Timeout) => Ok(None),
+            Err(SynclineError::Storage { .. }) if device.is_dead() || device.disk_failures() > failures => Ok(None),
+            Err(SynclineError::StorageFull) if device.is_dead() || device.is_full() => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    pub(super) fn take(&mut self, world: &mut World, step: &Step, second: bool) -> Verdict {
+        if self.signed_out {
+            return Ok(());
+        }
+        let chosen = self.second.as_ref().filter(|_| second).unwrap_or(&self.device);
+        match step {
+            Step::Next { fault, .. } => {
+                let (fault, name) = fault_of(*fault, &world.server.clock);
+                chosen.network.next_counted(fault, name);
+            }
+            Step::Poison { wall, .. } => poison(&chosen.network, *wall),
+            Step::Release { newest, .. } => match (chosen.network.held(), newest) {
+                (0, _) => {}
+                (_, true) => {
+                    world.coverage.note("fault", "answers reordered");
+                    chosen.network.release_last();
+                }
+                (_, false) => chosen.network.release(),
+            },
+            Step::Credential { wallet, .. } => {
+                world.coverage.note("fault", "a token expired");
+                self.change_credential(*wallet);
+            }
+            Step::Kill { after, .. } => self.dies_after(*after, false),
+            Step::PowerLoss { after, .. } => self.dies_after(*after, true),
+            Step::DiskFails { call, after, .. } => {
+                let call = if *call == DiskCall::Sync { Failure::Sync } else { Failure::Write };
+                self.device.fail_disk(call, u64::from(*after));
+            }
+            Step::DiskFull { on, .. } => self.device.set_full(*on),
+            Step::Jump { seconds, .. } => {
+                world.coverage.note("fault", "a clock jumped");
+                chosen.clock.shift(*seconds * 1_000);
+            }
+            Step::Drift { permille, .. } => {
+                world.coverage.note("fault", "a clock drifts");
+                chosen.clock.drift(i64::from(*permille));
+            }
+            Step::Second { on, .. } => return self.second_process(world, *on),
+            Step::Update { after, .. } => return self.update(*after),
+            Step::SignOut { mode, .. } => return self.leave(world, *mode),
+            step => return self.use_app(world, step, second),
+        }
+        Ok(())
+    }
+
+    /// What an app does.
+    fn use_app(&mut self, world: &World, step: &Step, second: bool) -> Verdict {
+        match step {
+            Step::Write { intent, depends, .. } => {
+                let after = self.receipts.last().filter(|_| *depends).cloned();
+                let receipt = self.call(second, |device| write(device, *intent, after.as_ref()))?;
+                self.note(receipt.into_iter().collect(), &[*intent]);
+            }
+            Step::Keyed { intent, key, .. } => {
+                let keyed = operation(*intent).with_key(format!("key-{key}"));
+                let receipt = self.call(second, |device| match device.enqueue(keyed) {
+                    // The key is another operation's.
+                    Err(SynclineError::InvalidOperation { field, .. }) if field == "idempotency_key" => {
+                        Err(SynclineError::Timeout)
+                    }
+                    other => other,
+                })?;
+                self.note(receipt.into_iter().collect(), &[*intent]);
+            }
+            Step::Import { intents, .. } => {
+                let all: Vec<_> = intents.iter().copied().map(operation).collect();
+                let receipts = self.call(second, |device| device.enqueue_all(all))?;
+                self.note(receipts.unwrap_or_default(), intents);
+            }
+            Step::Group { members, now: false, .. } => {
+                let receipts = self.call(second, |device| group(device, members, || ()))?;
+                self.note(receipts.unwrap_or_default(), members);
+            }
+            Step::SlowGroup { members, pause, .. } => {
+                let pause = || {
+                    (0..*pause).for_each(|_| {
+                        world.steps.step();
+                    });
+                };
+                let receipts = self.call(second, |device| group(device, members, pause))?;
+                self.note(receipts.unwrap_or_default(), members);
+            }
+            Step::Group { members, now: true, .. } => {
+                let manager = self.manager(second);
+                let members: Vec<_> = members.iter().copied().map(operation).collect();
+                self.calls.push(world.start(commit_now(manager, members)));
+            }
+            Step::Act { action, which, .. } => act(self, second, *action, usize::from(*which))?,
+            Step::Process { .. } => {
+                let manager = self.manager(second);
+                self.calls.push(world.start(async move { drop(manager.process_queue().await) }));
+            }
+            Step::Window { seconds, .. } => {
+                let (manager, deadline) = (self.manager(second), Duration::from_secs(u64::from(*seconds)));
+                self.calls.push(world.start(async move { drop(manager.run_background(deadline).await) }));
+            }
+            Step::Background { on: true, .. } => drop(self.call(second, |device| device.start())?),
+            Step::Background { on: false, .. } => drop(self.call(second, |device| device.stop())?),
+            Step::Online { on, .. } => {
+                let status = if *on { NetworkStatus::Online { metered: false } } else { NetworkStatus::Offline };
+                self.call(second, |device| device.network_changed(status))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn manager(&self, second: bool) -> SyncManager {
+        self.second.as_ref().filter(|_| second).unwrap_or(&self.device).manager()
+    }
+
+    fn note(&mut self, receipts: Vec<Receipt>, intents: &[Intent]) {
+        for (receipt, intent) in receipts.iter().zip(intents) {
+            self.journal.acknowledge(receipt, asked(*intent));
+        }
+        self.receipts.extend(receipts);
+    }
+
+    fn change_credential(&self, wallet: Wallet) {
+        let (good, credentials) = (self.account.token(), &self.device.credentials);
+        match wallet {
+            Wallet::Stale => {
+                credentials.set(Some("an expired token"));
+                credentials.set_fresh(good);
+            }
+            Wallet::Expired => credentials.set(Some("an expired token")),
+            Wallet::Broken => credentials.fail("the sign-in service does not answer"),
+            Wallet::Good => credentials.set(Some(good)),
+        }
+    }
+
+    fn dies_after(&mut self, after: u8, power: bool) {
+        self.loses_power |= power;
+        self.device.die_after(u64::from(after));
+    }
+
+    /// If the process has died, it is started again; on a phone without power, after that has come back.
+    pub(super) fn revive(&mut self) -> Verdict {
+        if self.signed_out || !self.device.is_dead() {
+            return Ok(());
+        }
+        self.file = None;
+        self.calls.clear();
+        if std::mem::take(&mut self.loses_power) {
+            if let Some(mut second) = self.second.take() {
+                second.kill();
+            }
+            self.device.lose_power();
+            self.transitions.note("fault", "power lost");
+        } else {
+            self.device.kill();
+            self.transitions.note("fault", "a process died");
+        }
+        self.events.lock().clear();
+        self.reopen()
+    }
+
+    /// A disk that fails may refuse; once it no longer does, the file opens.
+    fn reopen(&mut self) -> Verdict {
+        for _ in 0..3 {
+            let failures = self.device.disk_failures();
+            match self.device.open() {
+                Ok(()) => return self.opened(),
+                Err(SynclineError::Storage { .. }) if self.device.disk_failures() > failures => {}
+                Err(SynclineError::StorageFull) if self.device.is_full() => self.device.set_full(false),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        self.device.open().map_err(failed)?;
+        self.opened()
+    }
+
+    fn second_process(&mut self, world: &mut World, on: bool) -> Verdict {
+        match (on, self.second.take()) {
+            (true, None) if !self.device.is_dead() => {
+                let second = world.try_process(&self.device, "second");
+                if let Ok(second) = second {
+                    listen(&second, &self.events)?;
+                    self.transitions.note("fault", "two processes on one file");
+                    (self.second, self.two_told) = (Some(second), true);
+                }
+            }
+            (false, Some(mut second)) => second.kill(),
+            (_, second) => self.second = second,
+        }
+        Ok(())
+    }
+
+    /// A newer version of the app migrates the file, and may die of it.
+    fn update(&mut self, after: u8) -> Verdict {
+        if let Some(mut second) = self.second.take() {
+            second.kill();
+        }
+        self.transitions.note("fault", "the app updated");
+        self.file = None;
+        self.calls.clear();
+        self.device.kill();
+        self.events.lock().clear();
+        self.device.dies_after_opening(u64::from(after));
+        let failures = self.device.disk_failures();
+        match self.device.open() {
+            Ok(()) => self.opened(),
+            Err(_) if self.device.is_dead() || self.device.is_full() || self.device.disk_failures() > failures => {
+                self.transitions.note("fault", "a migration interrupted");
+                self.reopen()
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    pub(super) fn sign_out(&mut self, world: &World) -> Verdict {
+        self.leave_with(world, SignOutMode::Keep)?;
+        self.signed_out = true;
+        Ok(())
+    }
+
+    /// Signs out, and in again.
+    fn leave(&mut self, world: &World, mode: Leave) -> Verdict {
+        if self.second.is_some() {
+            return Ok(());
+        }
+        self.transitions.note("fault", "a user signed out");
+        let mode = match mode {
+            Leave::Flush => SignOutMode::Flush(Duration::from_secs(10)),
+            Leave::Keep => SignOutMode::Keep,
+            Leave::Discard => {
+                // What the app has begun to write is written by then.
+                world.run_until_idle();
+                self.read()?;
+                let state = self.state.as_ref().expect("just read");
+                let open: Vec<String> =
+                    state.operations.values().filter(|row| row.is_unsettled()).map(|row| row.id.clone()).collect();
+                open.iter().for_each(|id| self.journal.give_up(state, id));
+                SignOutMode::Discard
+            }
+        };
+        self.leave_with(world, mode)?;
+        self.sign_in()
+    }
+
+    fn leave_with(&mut self, world: &World, mode: SignOutMode) -> Verdict {
+        let manager = self.device.manager();
+        let left = world.start(async move { manager.sign_out(mode).await });
+        world.run_until_idle();
+        if left.take().is_none() {
+            world.advance(Duration::from_secs(11));
+        }
+        self.calls.clear();
+        self.check_events(!world.steps.has_callbacks() && !self.device.is_dead())?;
+        self.file = None;
+        self.device.kill();
+        Ok(())
+    }
+
+    pub(super) fn sign_in(&mut self) -> Verdict {
+        self.signed_out = false;
+        self.events.lock().clear();
+        self.reopen()
+    }
+
+    /// No more trouble.
+    pub(super) fn heal(&mut self) -> Verdict {
+        if let Some(mut second) = self.second.take() {
+            second.network.heal();
+            second.network.release_all();
+            second.kill();
+        }
+        self.device.heal_disk();
+        self.loses_power = false;
+        self.device.network.heal();
+        self.device.credentials.set(Some(self.account.token()));
+        if self.signed_out { self.sign_in() } else { Ok(()) }
+    }
+
+    fn check_events(&mut self, told_all: bool) -> Verdict {
+        let events = std::mem::take(&mut *self.events.lock());
+        if self.two_told {
+            events.iter().for_each(|event| self.journal.hear(event));
+            self.read()?;
+            if told_all && self.second.is_none() {
+                self.two_told = false;
+                self.journal.resume(self.state.as_ref().expect("read"));
+            }
+            return Ok(());
+        }
+        self.event_count += events.len();
+        for event in &events {
+            let from = event.from.map_or("new", OperationStatus::as_str);
+            self.transitions.note("transition", format!("{from} → {}", event.to));
+            self.journal.tell(event)?;
+        }
+        self.read()?;
+        if told_all { self.journal.check_told(self.state.as_ref().expect("read")) } else { Ok(()) }
+    }
+
+    /// Everything that can be said of this device alone.
+    pub(super) fn check(&mut self, told_all: bool) -> Verdict {
+        self.news = false;
+        if self.signed_out {
+            return Ok(());
+        }
+        self.read()?;
+        self.check_events(told_all)?;
+        let now = self.device.clock.now().millis();
+        let state = self.state.as_ref().expect("read");
+        if self.news {
+            queue::check(state, self.allowed)?;
+            self.journal.check(state, self.kept)?;
+        }
+        let Some(said) = self.call(false, |device| device.metrics())? else { return Ok(()) };
+        let state = self.state.as_ref().expect("read");
+        queue::metrics(state, &said, now)?;
+        let unsettled: Vec<_> = state.operations.values().filter(|row| row.is_unsettled()).collect();
+        for _ in 0..EXPLAINED_AT_ONCE.min(unsettled.len()) {
+            self.explained += 1;
+            let row = unsettled[self.explained % unsettled.len()];
+            let told = self.device.explain(&row.id).map_err(failed)?;
+            reasons::check(state, row, &said.state, now, &told)?;
+            self.transitions.note("reason", told.waiting.as_str());
+            if let Some(until) = told.until {
+                hold!(until.millis() > now, "explain: operation {} waits until a moment that has passed", row.sequence);
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the endpoint has asked the device, or an operation, to wait yet.
+    pub(super) fn told_to_wait(&self) -> Duration {
+        let now = self.device.clock.now().millis();
+        let of_operations = self.state().operations.values().filter_map(|row| row.next_attempt_at).max();
+        let until = of_operations.max(self.state().device.retry_after_until).unwrap_or(now);
+        Duration::from_millis(u64::try_from(until - now).unwrap_or(0))
+    }
+
+    pub(super) fn check_effects(&self, server: &ServerView<'_>) -> Verdict {
+        server.check_effects(self.state(), self.device.shared_through(), self.allowed.copied)
+    }
+
+    /// Once the `until` of an explanation has passed with no new fault, its reason is gone.
+    pub(super) fn check_no_moment_has_passed(&self) -> Verdict {
+        let now = self.device.clock.now();
+        for row in self.state().operations.values().filter(|row| row.is_unsettled()) {
+            let told = self.device.explain(&row.id).map_err(failed)?;
+            let over = told.until.is_some_and(|until| until < now);
+            hold!(
+                !over,
+                "explain: operation {} waits until a moment that has passed, and nothing is wrong",
+                row.sequence
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn hash_events(&self, hash: &mut DefaultHasher) {
+        self.event_count.hash(hash);
+    }
+
+    /// Adds what happened here to the table.
+    pub(super) fn count(&self, coverage: &Coverage) {
+        for ((kind, name), count) in self.transitions.counts() {
+            coverage.add(kind, name, count);
+        }
+        self.device.count_disk(coverage);
+    }
+}
+
+fn listen(device: &TestDevice, events: &Events) -> Verdict {
+    let events = Arc::clone(events);
+    device.add_operation_listener(move |event| events.lock().push(event)).map(drop).map_err(failed)
+}
+
+fn storage(error: rusqlite::Error) -> String {
+    format!("storage: the file cannot be read: {error}")
+}
+
+fn group(device: &TestDevice, members: &[Intent], pause: impl Fn()) -> syncline_core::Result<Vec<Receipt>> {
+    let mut transaction = device.begin_transaction()?;
+    for member in members {
+        transaction.add(operation(*member))?;
+        pause();
+    }
+    transaction.commit_queued()
+}
+
+async fn commit_now(manager: SyncManager, members: Vec<syncline_core::NewOperation>) {
+    let Ok(mut transaction) = manager.begin_transaction() else { return };
+    for member in members {
+        if transaction.add(member).is_err() {
+            return;
+        }
+    }
+    drop(transaction.commit_now(Duration::from_secs(30)).await);
+}
