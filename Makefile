@@ -25,6 +25,18 @@ test: ## Every test and check, with a table at the end; SKIP="demo deny" leaves 
 test-long: ## The same with more cases of each property, more schedules of threads, ten days of the demo and 30 minutes of chaos
 	@scripts/test --long
 
+# What `make simulate` lives: a range of seeds, the end left out, or one seed.
+SEEDS ?= 1..1001
+SIMULATE := cargo run --locked --quiet --profile simulate -p syncline-testkit --features teeth --bin simulate --
+
+.PHONY: simulate
+simulate: ## Simulated worlds on all cores, every fault there is; SEEDS=1..100001 or SEEDS=17, ARGS="--json"
+	@$(SIMULATE) --seeds $(SEEDS) $(ARGS)
+
+.PHONY: simulate-teeth
+simulate-teeth: ## Planted bugs, each of which the simulator must catch; ARGS="--teeth NAME" for some
+	@$(SIMULATE) --seeds 1..5001 $(or $(ARGS),--teeth)
+
 .PHONY: check
 check: ## What is quick: format, lints, dependencies, the map of rules and tests
 	@scripts/test format lint deny map
