@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(may_settle || !settled, "{id} is {status:?}, and nobody said so");
     }
     for entity in device.list(&ListQuery::new("pin")).expect("the replica can be read").entities {
-        planted(&entity.entity_id);
+        planted(entity.entity_id == entity.entity_type);
     }
     still_works(&world, &device);
 });

@@ -28,9 +28,7 @@ fuzz_target!(|data: &[u8]| {
             reset || *kind == b'T' || (held["s"] == endpoint::SCOPE && held["e"] == endpoint::EPOCH),
             "{held} was taken"
         );
-        if !reset {
-            planted(held["t"][1].as_str().unwrap_or_default());
-        }
+        planted(!reset && held["t"].as_array().is_some_and(|types| types.len() == 1));
     });
 });
 

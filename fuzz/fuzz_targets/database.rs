@@ -27,7 +27,9 @@ fn use_it(bench: &Bench) {
     let device = &bench.device;
     let _ = device.metrics();
     for operation in device.operations(&OperationFilter::default()).unwrap_or_default() {
-        planted(&operation.entity_id);
+        planted(
+            [&operation.reason, &operation.field, &operation.transaction_id].contains(&&Some("visits12".to_owned())),
+        );
         let _ = device.explain(&operation.id);
         let _ = device.get(&operation.entity_type, &operation.entity_id);
     }

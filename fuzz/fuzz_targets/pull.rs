@@ -11,7 +11,8 @@ fuzz_target!(|body: &[u8]| {
         let (mut status, mut said) = endpoint.exchange(Route::Pull, body);
         let Ok(mut next) = serde_json::from_slice::<Value>(body) else { return };
         if status == 200 {
-            planted(next["entity_types"][1].as_str().unwrap_or_default());
+            let types = &next["entity_types"];
+            planted(types[1].is_string() && types[0] == types[1]);
         }
         for _ in 0..8 {
             if status != 200 || said["has_more"] == false {

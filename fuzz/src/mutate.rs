@@ -3,11 +3,11 @@
 use libfuzzer_sys::fuzzer_mutate;
 use serde_json::Value;
 
-/// Changes the JSON text in `data[prefix..size]`, or any bytes if it is none or every second time. Gives the new size.
+/// Changes the JSON text in `data[prefix..size]`, or any bytes if it is none, and now and then. Gives the new size.
 pub fn json(data: &mut [u8], prefix: usize, size: usize, max_size: usize, seed: u32) -> usize {
     let mut dice = Dice(u64::from(seed) | 1 << 32);
     let parsed = data.get(prefix..size).and_then(|text| serde_json::from_slice::<Value>(text).ok());
-    let Some(mut value) = parsed.filter(|_| dice.roll(2) == 0) else { return fuzzer_mutate(data, size, max_size) };
+    let Some(mut value) = parsed.filter(|_| dice.roll(4) > 0) else { return fuzzer_mutate(data, size, max_size) };
     for _ in 0..=dice.roll(3) {
         let count = count(&value);
         let other = nth(&mut value, &mut dice.roll(count)).cloned().unwrap_or_default();
@@ -76,7 +76,7 @@ fn nth<'v>(value: &'v mut Value, left: &mut usize) -> Option<&'v mut Value> {
 fn change(target: &mut Value, other: Value, dice: &mut Dice) {
     let choice = dice.roll(8);
     match target {
-        Value::String(text) if choice < 6 => *text = mutated(text),
+        Value::String(text) if choice < 4 => *text = mutated(text),
         Value::Array(items) if choice < 6 && !items.is_empty() => {
             let (at, to) = (dice.roll(items.len()), dice.roll(items.len()));
             match choice {

@@ -273,11 +273,12 @@ fn patch_of(operation: &Operation, limits: &Limits) -> Result<BTreeMap<String, V
     }
     let unreadable = Fault { learns_field: true, ..Fault::new("invalid_value") };
     let value: Value = serde_json::from_str(text).map_err(|_| unreadable)?;
-    let Value::Object(members) = &value else { return Err(root("invalid_value")) };
-    match fault_in(&value, "$", 1) {
-        Some(path) => Err(Fault::of_field("invalid_value", path)),
-        None => Ok(members.clone().into_iter().collect()),
+    // The fault deepest inside is told first, also of what is no object at all.
+    if let Some(path) = fault_in(&value, "$", 1) {
+        return Err(Fault::of_field("invalid_value", path));
     }
+    let Value::Object(members) = value else { return Err(root("invalid_value")) };
+    Ok(members.into_iter().collect())
 }
 
 /// `before`, if it could be a payload; what could not be one costs the ledger its `base` and nothing else.
