@@ -18,14 +18,17 @@ impl Store {
     pub(crate) fn prune(&mut self, now: Timestamp) -> Result<u64> {
         let age = i64::try_from(self.options.retention.age.as_millis()).unwrap_or(i64::MAX);
         let before = now.millis().saturating_sub(age);
-        // Of the newest `count` completed ones, the oldest one's time: only what ended before it may go.
-        let newest: Option<i64> = self
-            .conn
-            .prepare_cached(
-                "SELECT min(ended_at) FROM (SELECT ended_at FROM sync_queue WHERE ended_at IS NOT NULL AND status = 'completed'
-                 ORDER BY ended_at DESC LIMIT ?1)",
-            )?
-            .query_row([self.options.retention.count], |row| row.get(0))?;
+        // Only what ended before the oldest of the newest `count` may go: of all, and of those that a server may have lost.
+        let oldest_of = |condition: &str| {
+            let sql = format!(
+                "SELECT min(ended_at) FROM (SELECT ended_at FROM sync_queue WHERE ended_at IS NOT NULL {condition}
+                 ORDER BY ended_at DESC LIMIT ?1)"
+            );
+            self.conn
+                .prepare_cached(&sql)?
+                .query_row([self.options.retention.count], |row| row.get::<_, Option<i64>>(0))
+        };
+        let newest = [oldest_of("")?, oldest_of("AND status = 'completed'")?].into_iter().flatten().min();
         let before = match newest {
             Some(newest) if self.options.retention.count > 0 => before.min(newest.saturating_sub(1)),
             _ => before,

@@ -216,7 +216,7 @@ proptest! {
                 // And what waits for such a one waits with it.
                 OperationStatus::Pending => {
                     world.rig.reader().facts(&receipt.id).unwrap().is_some_and(|facts| {
-                        [facts.predecessor, facts.dependency, facts.member].into_iter().flatten().any(|blocker| {
+                        facts.predecessor.iter().chain(&facts.dependencies).chain(&facts.members).any(|blocker| {
                             blocker.status == OperationStatus::Failed || blocker.status == OperationStatus::Pending
                         })
                     })
