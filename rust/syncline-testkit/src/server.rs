@@ -383,6 +383,11 @@ impl Inner {
     /// The endpoint died while it answered `request`. It is started again, and has decided it or not.
     fn revive(&mut self, request: &Request, now: Timestamp) {
         self.deaths += 1;
+        // Nobody else had the file open: its log is recovered as after any death, not taken on from memory.
+        self.file = rusqlite::Connection::open_in_memory().expect("memory");
+        let nothing = SqliteStore::open_in_memory().expect("memory");
+        self.endpoint =
+            Embedded::new(nothing, Types::new(self.types.clone()).expect("the types are valid"), self.limits);
         if let Place::Disk { disk, process, loses_power, .. } = &mut self.place {
             if std::mem::take(loses_power) {
                 disk.lose_power();

@@ -38,6 +38,15 @@ enum Ready {
     Job(u64, Job),
 }
 
+impl Ready {
+    fn key(&self) -> (bool, u64) {
+        match self {
+            Self::Job(owner, _) => (false, *owner),
+            Self::Task(id) => (true, *id),
+        }
+    }
+}
+
 impl Steps {
     /// Takes ready steps in an order drawn from `seed`, instead of first come, first served. An owner's callbacks stay in order.
     pub fn shuffle(&self, seed: u64) {
@@ -172,7 +181,11 @@ impl Inner {
             return None;
         }
         let at = match &mut self.order {
-            Some(random) => random.random_range(0..self.ready.len()),
+            Some(random) => {
+                // Those that one change wakes are woken in an order that tokio draws from randomness of its own.
+                self.ready.make_contiguous().sort_by_key(Ready::key);
+                random.random_range(0..self.ready.len())
+            }
             None => 0,
         };
         // Callbacks of one owner are one queue: the first of them comes first.

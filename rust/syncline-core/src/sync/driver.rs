@@ -146,16 +146,12 @@ impl Driver {
         self.credential.ended(ticket);
         let disposition = retry::disposition(request.route(), outcome, now);
         let taken = self.take(store, &request, disposition, now, random);
-        if let Err(error) = &taken {
-            // What cannot be stored is asked for again, but not at once: a full disk would have it asked for without end.
-            self.connection.fail(request.route(), error.code(), now, random);
-        }
         self.marks.settle(self.in_flight.lowest_mark());
         let flushed = self.flush(store, now, random);
         let stored = taken.and(flushed);
-        if stored.is_err() {
+        if let Err(error) = &stored {
             // Asked for again at once it would not be stored either.
-            self.connection.fail(request.route(), "storage", now, random);
+            self.connection.fail(request.route(), error.code(), now, random);
         }
         stored
     }
