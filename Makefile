@@ -27,6 +27,8 @@ test-long: ## The same with more cases of each property, more schedules of threa
 
 # What `make simulate` lives: a range of seeds, the end left out, or one seed.
 SEEDS ?= 1..1001
+# Which planted bugs `make simulate-teeth` hunts: all, if none is named.
+BUGS ?=
 SIMULATE := cargo run --locked --quiet --profile simulate -p syncline-testkit --features teeth --bin simulate --
 
 .PHONY: simulate
@@ -34,8 +36,8 @@ simulate: ## Simulated worlds on all cores, every fault there is; SEEDS=1..10000
 	@$(SIMULATE) --seeds $(SEEDS) $(ARGS)
 
 .PHONY: simulate-teeth
-simulate-teeth: ## Planted bugs, each of which the simulator must catch; ARGS="--teeth NAME" for some
-	@$(SIMULATE) --seeds 1..5001 $(or $(ARGS),--teeth)
+simulate-teeth: ## Planted bugs, each of which the simulator must catch; BUGS="forget-epoch ignore-lane" for some
+	@$(SIMULATE) --seeds 1..5001 --teeth $(BUGS) $(ARGS)
 
 .PHONY: check
 check: ## What is quick: format, lints, dependencies, the map of rules and tests

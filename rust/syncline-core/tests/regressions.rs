@@ -92,3 +92,27 @@ fn a_cancel_under_way_does_not_cost_the_answer() {
     assert_eq!(device.value("pin", "p1").unwrap()["n"], 1);
     world.settle(&[&device]);
 }
+
+/// Two copies of a file wrote the same within one millisecond, as members of transactions: one key, one effect. The rest of the
+/// second transaction could then neither be retried nor discarded, because not all of it had failed.
+#[test]
+fn the_rest_of_a_transaction_can_be_given_up_when_a_copy_delivered_a_part() {
+    let mut world = World::new(1);
+    let a = world.device("a");
+    world.sync(&a);
+    let b = world.copy(&a, "b");
+    let mut theirs = a.begin_transaction().unwrap();
+    theirs.create("pin", "p0", r#"{"n":1}"#).unwrap().create("pin", "p1", r#"{"n":1}"#).unwrap();
+    theirs.commit_queued().unwrap();
+    let mut ours = b.begin_transaction().unwrap();
+    ours.update("pin", "nowhere", r#"{"n":1}"#).unwrap().create("pin", "p1", r#"{"n":1}"#).unwrap();
+    let [alone, shared] = &ours.commit_queued().unwrap()[..] else { panic!("two receipts") };
+    world.sync(&a);
+    world.sync(&b);
+    assert_eq!(b.status(&shared.id), OperationStatus::Completed, "delivered by the copy");
+    assert_eq!(b.status(&alone.id), OperationStatus::Failed);
+    b.retry(&alone.id).expect("what failed can be tried again");
+    world.sync(&b);
+    b.discard(&alone.id).expect("and given up");
+    assert_eq!(b.status(&alone.id), OperationStatus::Cancelled);
+}

@@ -156,50 +156,6 @@ fn what_follows_a_failed_flush_outlives_a_loss_of_power() {
     }
 }
 
-/// Two copies of a file wrote the same within one millisecond, as members of transactions. One copy's member was the other's, and
-/// the rest of its transaction could neither be retried nor discarded.
-#[test]
-fn the_rest_of_a_transaction_can_be_given_up_when_a_copy_delivered_a_part() {
-    use Kind::{Create, Delete, Update};
-    let group = |device, members: &[Intent]| Step::Group { device, members: members.to_vec(), now: false };
-    let steps = vec![
-        Step::Copy { device: 15 },
-        group(
-            8,
-            &[
-                intent(Create, 1, 1, 0, 1),
-                intent(Update, 1, 1, 0, 9),
-                intent(Create, 0, 1, 0, 0),
-                intent(Update, 5, 0, 2, 6),
-            ],
-        ),
-        group(
-            11,
-            &[
-                intent(Update, 3, 0, 1, 7),
-                intent(Update, 3, 2, 2, 4),
-                intent(Create, 0, 1, 0, 0),
-                intent(Update, 2, 1, 0, 0),
-            ],
-        ),
-        Step::Import {
-            device: 14,
-            intents: vec![
-                intent(Create, 0, 0, 1, 1),
-                intent(Update, 1, 0, 0, 1),
-                intent(Update, 3, 2, 0, 5),
-                intent(Delete, 3, 2, 0, 3),
-                intent(Create, 2, 2, 0, 9),
-                intent(Update, 1, 2, 0, 0),
-                intent(Delete, 3, 0, 2, 2),
-                intent(Create, 5, 1, 0, 8),
-            ],
-        },
-        Step::Process { device: 129 },
-    ];
-    holds(615, setting(3), steps);
-}
-
 /// An answer that could not be stored on a full disk was asked for again at once, without end.
 #[test]
 fn a_full_disk_does_not_have_the_endpoint_asked_without_end() {

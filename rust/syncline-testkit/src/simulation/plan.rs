@@ -54,7 +54,8 @@ pub enum Step {
     DiskFull { device: u8, on: bool },
     /// A second process opens the device's file, or closes it.
     Second { device: u8, on: bool },
-    /// The app is updated to a version with a newer file; the process dies at its `after`-th write from now.
+    /// The app is updated: its process is replaced, and may die at its `after`-th write while it opens the file. (There is one
+    /// version of the file so far, so nothing is migrated.)
     Update { device: u8, after: u8 },
     /// The device changes to its other user, or back.
     Switch { device: u8 },

@@ -1,6 +1,6 @@
 //! A device of the simulator: what the plan may do to it, and the oracle's eyes on it.
 
-use std::hash::{DefaultHasher, Hash};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,7 +88,8 @@ pub(super) struct Watched {
     kept: u64,
     journal: Journal,
     events: Events,
-    event_count: usize,
+    /// Over everything the app was told.
+    told: DefaultHasher,
     receipts: Vec<Receipt>,
     calls: Vec<Started<()>>,
     /// The oracle's own connection; it reads.
@@ -116,7 +117,7 @@ impl Watched {
             kept: if setting.restores { 0 } else { retention(setting).count },
             journal: Journal::default(),
             events: Events::default(),
-            event_count: 0,
+            told: DefaultHasher::new(),
             receipts: Vec::new(),
             calls: Vec::new(),
             file: None,
@@ -133,8 +134,7 @@ impl Watched {
     /// The device of a copy of this one's file.
     pub(super) fn copied(&mut self, device: TestDevice, setting: &Setting) -> Result<Self, String> {
         let mut copy = Self::new(device, self.account, setting)?;
-        let resumed = std::mem::replace(&mut copy.journal, self.journal.clone());
-        drop(resumed);
+        copy.journal = self.journal.clone();
         copy.receipts = self.receipts.clone();
         (self.allowed.copied, copy.allowed.copied) = (true, true);
         copy.read()?;
@@ -209,7 +209,6 @@ impl Watched {
         let device = self.second.as_ref().filter(|_| second).unwrap_or(&self.device);
         let failures = device.disk_failures();
         let result = call(device);
-        // The journal compares with what the file says now.
         match result {
             Ok(value) => Ok(Some(value)),
             Err(SynclineError::NotPossible { .. } | SynclineError::Locked | SynclineError::Timeout) => Ok(None),
@@ -277,12 +276,10 @@ impl Watched {
                 let keyed = operation(*intent).with_key(format!("key-{key}"));
                 let receipt = self.call(second, |device| match device.enqueue(keyed) {
                     // The key is another operation's.
-                    Err(SynclineError::InvalidOperation { field, .. }) if field == "idempotency_key" => {
-                        Err(SynclineError::Timeout)
-                    }
-                    other => other,
+                    Err(SynclineError::InvalidOperation { field, .. }) if field == "idempotency_key" => Ok(None),
+                    other => other.map(Some),
                 })?;
-                self.note(receipt.into_iter().collect(), &[*intent]);
+                self.note(receipt.flatten().into_iter().collect(), &[*intent]);
             }
             Step::Import { intents, .. } => {
                 let all: Vec<_> = intents.iter().copied().map(operation).collect();
@@ -408,7 +405,7 @@ impl Watched {
         Ok(())
     }
 
-    /// A newer version of the app migrates the file, and may die of it.
+    /// Another version of the app opens the file, and may die of it.
     fn update(&mut self, after: u8) -> Verdict {
         if let Some(mut second) = self.second.take() {
             second.kill();
@@ -423,7 +420,7 @@ impl Watched {
         match self.device.open() {
             Ok(()) => self.opened(),
             Err(_) if self.device.is_dead() || self.device.is_full() || self.device.disk_failures() > failures => {
-                self.transitions.note("fault", "a migration interrupted");
+                self.transitions.note("fault", "an opening interrupted");
                 self.reopen()
             }
             Err(error) => Err(failed(error)),
@@ -496,6 +493,7 @@ impl Watched {
 
     fn check_events(&mut self, told_all: bool) -> Verdict {
         let events = std::mem::take(&mut *self.events.lock());
+        format!("{events:?}").hash(&mut self.told);
         if self.two_told {
             events.iter().for_each(|event| self.journal.hear(event));
             self.read()?;
@@ -505,7 +503,6 @@ impl Watched {
             }
             return Ok(());
         }
-        self.event_count += events.len();
         for event in &events {
             let from = event.from.map_or("new", OperationStatus::as_str);
             self.transitions.note("transition", format!("{from} → {}", event.to));
@@ -574,7 +571,7 @@ impl Watched {
     }
 
     pub(super) fn hash_events(&self, hash: &mut DefaultHasher) {
-        self.event_count.hash(hash);
+        self.told.finish().hash(hash);
     }
 
     /// Adds what happened here to the table.

@@ -25,7 +25,8 @@ pub(crate) fn run(names: &[String], arguments: &Arguments, threads: usize) -> Ex
         }
     }
     if bugs.is_empty() {
-        bugs.extend(Bug::ALL);
+        // The others show only where threads meet.
+        bugs.extend(Bug::ALL.iter().filter(|bug| !bug.needs_threads()));
     }
     let begun = Instant::now();
     let over = || arguments.minutes.is_some_and(|minutes| begun.elapsed().as_secs_f64() > minutes * 60.0);
