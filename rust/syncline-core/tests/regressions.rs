@@ -1,6 +1,6 @@
 //! What random worlds found, each as the smallest life that showed it.
 
-use syncline_core::{NewOperation, OperationStatus};
+use syncline_core::{NewOperation, OperationStatus, Waiting};
 use syncline_protocol::ProblemCode;
 use syncline_testkit::{Fault, World};
 
@@ -115,4 +115,22 @@ fn the_rest_of_a_transaction_can_be_given_up_when_a_copy_delivered_a_part() {
     world.sync(&b);
     b.discard(&alone.id).expect("and given up");
     assert_eq!(b.status(&alone.id), OperationStatus::Cancelled);
+}
+
+/// A withdrawn operation waited behind one that had failed. Once that was to be tried again it was named no more, and the
+/// withdrawal, which holds up what follows until the endpoint confirms it, was not named either.
+#[test]
+fn a_withdrawal_is_named_by_what_waits_behind_it() {
+    let mut world = World::new(43);
+    let device = world.device("a");
+    let first = device.enqueue(NewOperation::update("pin", "p1", r#"{"n":1}"#)).unwrap();
+    let withdrawn = device.enqueue(NewOperation::create("pin", "p1", r#"{"n":2}"#)).unwrap();
+    world.sync(&device);
+    assert_eq!(device.status(&first.id), OperationStatus::Failed);
+    device.cancel(&withdrawn.id).unwrap();
+    let behind = device.enqueue(NewOperation::update("pin", "p1", r#"{"n":3}"#)).unwrap();
+    world.sync(&device);
+    device.retry(&first.id).unwrap();
+    let told = device.explain(&behind.id).unwrap();
+    assert_eq!((told.waiting, told.blocked_by), (Waiting::LaneBlocked, Some(withdrawn.id)));
 }

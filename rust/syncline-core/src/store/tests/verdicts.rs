@@ -472,3 +472,22 @@ fn ended_operations_are_kept_for_as_long_as_configured() {
     assert_eq!(bench.store.forgotten_through().unwrap(), 5);
     bench.assert_consistent();
 }
+
+/// Folded operations end by the dozen; they must not take the places of completed ones, which a server may have lost.
+#[test]
+fn folded_operations_push_no_completed_one_out_of_what_is_kept() {
+    let mut bench = Bench::with(|options| options.retention.count = 2).pulled();
+    for n in 0..2 {
+        bench.create(&format!("e{n}"), "{}");
+        bench.deliver(&[n + 1], n + 1, Vec::new());
+    }
+    bench.now = bench.now.plus_millis(1_000);
+    bench.create("f", "{}");
+    for n in 0..3 {
+        bench.update("f", &format!(r#"{{"a":{n}}}"#));
+    }
+    bench.now = bench.now.plus_millis(16 * 60_000);
+    assert_eq!(bench.store.prune(bench.now).unwrap(), 0);
+    assert_eq!(bench.store.forgotten_through().unwrap(), 0);
+    bench.assert_consistent();
+}
