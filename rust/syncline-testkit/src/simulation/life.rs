@@ -11,10 +11,11 @@ use syncline_core::{ListQuery, NetworkStatus, OperationStatus};
 use syncline_protocol::{ConflictRule, DeleteRule};
 use syncline_server::endpoint::types::TypeConfig;
 
+use super::account::Account;
 use super::coverage::{Counts, Coverage};
 use super::plan::{Plan, Setting, Step};
 use super::user::decide;
-use super::watched::{Account, Watched};
+use super::watched::Watched;
 use crate::model::ServerState;
 use crate::oracle::effects::{ServerView, check_drained};
 use crate::oracle::{Verdict, hold};

@@ -2,6 +2,7 @@
 //! virtual time and on disks in memory, with every fault there is, and holds the world against the oracle after every step. In
 //! the end the faults stop, time passes, the users decide what is left, and everybody must agree.
 
+mod account;
 pub mod coverage;
 pub mod draw;
 mod faults;

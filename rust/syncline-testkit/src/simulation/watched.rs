@@ -8,13 +8,14 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use syncline_core::environment::Clock;
 use syncline_core::{
-    Config, EntityType, NetworkStatus, Operation, OperationEvent, OperationFilter, OperationStatus, Receipt, Retention,
-    SignOutMode, SyncManager, SynclineError,
+    NetworkStatus, Operation, OperationEvent, OperationFilter, OperationStatus, Receipt, SignOutMode, SyncManager,
+    SynclineError,
 };
 
+use super::account::{Account, retention};
 use super::coverage::Coverage;
 use super::faults::{fault_of, poison};
-use super::life::{TYPES, failed};
+use super::life::failed;
 use super::plan::{DiskCall, Intent, Leave, Setting, Step, Wallet};
 use super::user::{act, asked, operation, write};
 use crate::disk::Failure;
@@ -24,51 +25,10 @@ use crate::oracle::observe::{DeviceState, device_state};
 use crate::oracle::queue::Allowances;
 use crate::oracle::{Verdict, hold, queue, reasons};
 use crate::steps::Started;
-use crate::world::{OTHER_SCOPE, OTHER_TOKEN, OTHER_USER, TOKEN, TestDevice, World};
+use crate::world::{TestDevice, World};
 
 /// Explanations looked at after a step, per device: all of them in turn.
 const EXPLAINED_AT_ONCE: usize = 3;
-
-/// Whose file it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Account {
-    First,
-    Other,
-}
-
-impl Account {
-    pub(super) fn other(self) -> Self {
-        match self {
-            Self::First => Self::Other,
-            Self::Other => Self::First,
-        }
-    }
-
-    fn token(self) -> &'static str {
-        match self {
-            Self::First => TOKEN,
-            Self::Other => OTHER_TOKEN,
-        }
-    }
-
-    pub(super) fn config(self, world: &World, name: &str, setting: &Setting) -> Config {
-        let mut config = world.config(name);
-        if self == Self::Other {
-            (config.user_id, config.scope) = (OTHER_USER.to_owned(), OTHER_SCOPE.to_owned());
-        }
-        config.retention = retention(setting);
-        if setting.filtered {
-            config.pull_types = Some(vec![TYPES[0].to_owned(), TYPES[3].to_owned()]);
-        }
-        let of_type =
-            EntityType { coalesce: setting.coalesce, send_before: setting.send_before, ..EntityType::default() };
-        TYPES.into_iter().fold(config, |config, name| config.entity_type(name, of_type.clone()))
-    }
-}
-
-fn retention(setting: &Setting) -> Retention {
-    if setting.forgetful { Retention { age: Duration::from_secs(60), count: 5 } } else { Retention::default() }
-}
 
 type Events = Arc<Mutex<Vec<OperationEvent>>>;
 
