@@ -9,12 +9,17 @@ ARGS ?=
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
+# What a build needs, or one line that says what is missing.
+PROVIDE := scripts/provide cargo cc
+
 .PHONY: demo
 demo: ## Three devices and an endpoint work through a bad day on real data; a checker gives the verdict
+	@$(PROVIDE)
 	@cargo run --locked --quiet -p syncline-cli -- demo $(ARGS)
 
 .PHONY: chaos
 chaos: ## Real processes over a bad network, killed at random for 30 minutes, then every rule; ARGS="--minutes 5 --seed 7"
+	@$(PROVIDE) libclang
 	@cargo run --locked --quiet -p syncline-cli --features chaos -- chaos $(ARGS)
 
 .PHONY: test
@@ -33,10 +38,12 @@ SIMULATE := cargo run --locked --quiet --profile simulate -p syncline-testkit --
 
 .PHONY: simulate
 simulate: ## Simulated worlds on all cores, every fault there is; SEEDS=1..100001 or SEEDS=17, ARGS="--json"
+	@$(PROVIDE) libclang
 	@$(SIMULATE) --seeds $(SEEDS) $(ARGS)
 
 .PHONY: simulate-teeth
 simulate-teeth: ## Planted bugs, each of which the simulator must catch; BUGS="forget-epoch ignore-lane" for some
+	@$(PROVIDE) libclang
 	@$(SIMULATE) --seeds 1..5001 --teeth $(BUGS) $(ARGS)
 
 .PHONY: check
@@ -45,6 +52,7 @@ check: ## What is quick: format, lints, dependencies, the map of rules and tests
 
 .PHONY: bench
 bench: ## Ratios against plain programs, side by side; ARGS="--quick enqueue" for less
+	@$(PROVIDE) libclang
 	@cargo bench --locked --quiet -p syncline-testkit --bench ratios -- $(ARGS)
 
 .PHONY: fuzz
