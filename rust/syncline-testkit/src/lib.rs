@@ -35,6 +35,7 @@
 
 mod broken;
 mod check;
+pub mod contract;
 pub mod disk;
 pub mod files;
 mod lock;

@@ -17,7 +17,7 @@ mod request;
 mod rules;
 mod state;
 mod types;
-mod values;
+pub(crate) mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 

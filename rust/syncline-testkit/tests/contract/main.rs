@@ -1,0 +1,4 @@
+//! The vectors of `contract/` against the embedded endpoint, and that they cover what they should.
+
+mod coverage;
+mod embedded;
