@@ -30,11 +30,11 @@
 //! - [`disk::Disk`] is a disk that loses power, fails calls and fills up, for whatever opens SQLite files.
 //! - [`BrokenEndpoint`] breaks one rule, so that a check of endpoints from outside can be checked itself.
 //! - [`model`] is a second opinion on the endpoint: every exchange of a world is judged by it.
-//! - [`files::judge`] holds the same rules against files that real processes left behind.
-//! - [`World::assert_invariants`] checks spec §9 by plain SQL on the files, and that every body matched the OpenAPI document.
+//! - The `oracle` reads the files and holds them against each other and what the app was told, rule by rule of spec §9:
+//!   [`World::assert_invariants`] for a test's world, a simulated life after every step, [`files::judge`] for files that real
+//!   processes left behind.
 
 mod broken;
-mod check;
 pub mod contract;
 pub mod disk;
 pub mod files;
@@ -51,6 +51,7 @@ mod world;
 pub use broken::{BrokenEndpoint, Flaw};
 pub use lock::MemoryLock;
 pub use network::{Credentials, Fault, Network};
+pub use oracle::journal::{Asked, Journal};
 pub use server::{Exchange, TestServer};
 pub use server_state::read_state;
 pub use steps::{ManualClock, SeededRandom, Started, StepRuntime, Steps};

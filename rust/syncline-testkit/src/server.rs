@@ -17,7 +17,7 @@ use syncline_server::{Answer, Claims, Embedded, Endpoint, EndpointLimits, Sqlite
 
 use crate::disk::{Disk, Process};
 use crate::model::{Limits, Model, ServerState, Token, Types as ModelTypes};
-use crate::server_state::read_state;
+use crate::server_state::{StoredEffect, read_effects, read_state};
 use crate::simulation::coverage::Coverage;
 use crate::steps::ManualClock;
 
@@ -334,12 +334,24 @@ impl TestServer {
         read_state(&self.inner.lock().file)
     }
 
+    /// The same, and what took effect, in order.
+    pub(crate) fn stored(&self) -> (ServerState, Vec<StoredEffect>) {
+        let file = &self.inner.lock().file;
+        let both = read_state(file).and_then(|state| Ok((state, read_effects(file)?)));
+        both.expect("the server's file can be read")
+    }
+
     /// Where a snapshot goes.
     pub(crate) fn snapshot_path(&self, number: u32) -> PathBuf {
         match &self.inner.lock().place {
             Place::Disk { backups, .. } => backups.process().path(&format!("snapshot-{number}.db")),
             Place::Folder(path) => path.with_extension(format!("snapshot-{number}")),
         }
+    }
+
+    /// Whether it was ever restored.
+    pub(crate) fn went_back(&self) -> bool {
+        self.inner.lock().restores > 0
     }
 
     /// The first difference from the OpenAPI document or the model.

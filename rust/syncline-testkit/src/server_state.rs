@@ -47,6 +47,27 @@ pub fn read_state(file: &Connection) -> Result<ServerState> {
     Ok(state)
 }
 
+/// An operation that took effect.
+pub(crate) struct StoredEffect {
+    pub(crate) scope: String,
+    pub(crate) device_id: String,
+    pub(crate) lane: Lane,
+    pub(crate) sequence: u64,
+}
+
+/// What took effect, in the order in which it was committed: rows are numbered as they come.
+pub(crate) fn read_effects(file: &Connection) -> Result<Vec<StoredEffect>> {
+    let mut effects = Vec::new();
+    let sql = "SELECT scope, device_id, entity_type, entity_id, sequence FROM operations
+               WHERE verdict IN ('applied', 'merged') ORDER BY rowid";
+    each(file, sql, |row| {
+        let lane = (row.get(2)?, row.get(3)?);
+        effects.push(StoredEffect { scope: row.get(0)?, device_id: row.get(1)?, lane, sequence: row.get(4)? });
+        Ok(())
+    })?;
+    Ok(effects)
+}
+
 fn each(file: &Connection, sql: &str, mut take: impl FnMut(&Row<'_>) -> Result<()>) -> Result<()> {
     let mut statement = file.prepare_cached(sql)?;
     let mut rows = statement.query([])?;

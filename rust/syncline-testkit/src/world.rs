@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -5,14 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use syncline_core::environment::Environment;
+use syncline_core::environment::{Clock, Environment};
 use syncline_core::{Config, Durability, SyncManager, SyncSummary};
 use tempfile::TempDir;
 
-use crate::check;
 use crate::disk::{Disk, Failure, Process};
 use crate::lock::MemoryLock;
 use crate::network::{Credentials, Network};
+use crate::oracle::effects::{ServerView, check_drained};
+use crate::oracle::observe::{DeviceState, device_state};
+use crate::oracle::queue::{self, Allowances};
+use crate::oracle::{Verdict, server};
 use crate::server::{TestServer, copy_database, open_database};
 use crate::simulation::coverage::Coverage;
 use crate::steps::{ManualClock, SeededRandom, Started, StepRuntime, Steps};
@@ -45,7 +49,7 @@ pub struct World {
     seed: u64,
     devices: u64,
     /// Device ids that a file was copied under.
-    shared: Vec<String>,
+    shared: BTreeSet<String>,
 }
 
 /// Where the files are.
@@ -76,7 +80,7 @@ impl World {
     fn with(steps: Steps, server: TestServer, place: Place, seed: u64) -> Self {
         server.allow(TOKEN, USER, &[SCOPE]);
         server.allow(OTHER_TOKEN, OTHER_USER, &[OTHER_SCOPE]);
-        Self { steps, server, coverage: Coverage::default(), place, seed, devices: 0, shared: Vec::new() }
+        Self { steps, server, coverage: Coverage::default(), place, seed, devices: 0, shared: BTreeSet::new() }
     }
 
     /// A path in the world's own folder.
@@ -141,7 +145,7 @@ impl World {
         let copy = self.open_device(name, config, MemoryLock::default(), disk).expect("the copy opens");
         let device_id: String = copy.sql("SELECT device_id FROM device");
         self.server.share(&device_id);
-        self.shared.push(device_id);
+        self.shared.insert(device_id);
         let shared: u64 = copy.sql("SELECT coalesce(max(sequence), 0) FROM sync_queue");
         for device in [of, &copy] {
             device.shared_through.fetch_max(shared, Ordering::Relaxed);
@@ -230,7 +234,7 @@ impl World {
     /// # Panics
     /// With the operations that do.
     pub fn assert_drained(&self, devices: &[&TestDevice]) {
-        check::drained(&open_devices(devices));
+        devices.iter().for_each(|device| device.holds(check_drained(&device.state())));
     }
 
     /// Checks that nothing waits any more and that all replicas equal the server (invariant 5).
@@ -238,10 +242,10 @@ impl World {
     /// # Panics
     /// If not.
     pub fn assert_converged(&self, devices: &[&TestDevice]) {
-        check::converged(&self.server.path(), &open_devices(devices));
+        self.with_server(devices, |device, state, server| device.holds(server.check_converged(state)));
     }
 
-    /// Checks what must hold at every moment (spec §9), by plain SQL on the files.
+    /// Checks what must hold at every moment (spec §9).
     ///
     /// # Panics
     /// With the invariant's name and what broke it.
@@ -251,18 +255,28 @@ impl World {
             Vec::<String>::new(),
             "the endpoint differs from the OpenAPI document or the model"
         );
-        check::invariants(&self.server.path(), &self.shared, &open_devices(devices));
+        self.with_server(devices, |device, state, server| {
+            let (shared_through, restores) = (device.shared_through(), self.server.went_back());
+            let copied = shared_through > 0;
+            device.holds(queue::check(state, Allowances { copied, restores }));
+            if let Some(said) = device.life.as_ref().and_then(|life| life.manager.metrics().ok()) {
+                device.holds(queue::metrics(state, &said, device.clock.now().millis()));
+            }
+            device.holds(server.check_effects(state, shared_through, copied));
+        });
+        let (stored, effects) = self.server.stored();
+        server::check(&stored, &effects, &self.shared).unwrap_or_else(|breach| panic!("{breach}"));
     }
-}
 
-fn open_devices<'a>(devices: &[&'a TestDevice]) -> Vec<check::Subject<'a>> {
-    let subject = |device: &&'a TestDevice| check::Subject {
-        name: &device.name,
-        path: &device.config.database,
-        shared_through: device.shared_through.load(Ordering::Relaxed),
-        metrics: device.life.as_ref().and_then(|life| life.manager.metrics().ok()),
-    };
-    devices.iter().map(subject).collect()
+    fn with_server(&self, devices: &[&TestDevice], check: impl Fn(&TestDevice, &DeviceState, &ServerView<'_>)) {
+        let (mut stored, _) = self.server.stored();
+        for device in devices {
+            let state = device.state();
+            // A scope comes into being with its first request.
+            stored.scopes.entry(state.device.scope.clone()).or_default();
+            check(device, &state, &ServerView::of(&stored, &state.device.scope).expect("it is there"));
+        }
+    }
 }
 
 /// A device of a [`World`]. It dereferences to its [`SyncManager`].
@@ -364,6 +378,15 @@ impl TestDevice {
 
     fn vfs(&self) -> Option<&'static str> {
         self.machine.as_ref().map(|_| Disk::VFS)
+    }
+
+    /// What its file holds.
+    fn state(&self) -> DeviceState {
+        self.reader().and_then(|file| device_state(&file)).expect("the file can be read")
+    }
+
+    fn holds(&self, verdict: Verdict) {
+        verdict.unwrap_or_else(|breach| panic!("{}: {breach}", self.name));
     }
 
     /// Operations up to this sequence are in the file of a copy as well.

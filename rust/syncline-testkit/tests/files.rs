@@ -1,91 +1,176 @@
-//! The verdict on files that were left behind: what is good passes, and each damage is named.
+//! The verdict on files: good ones pass, and one damaged row of any kind is noticed, by the rule that it breaks.
 
 use std::collections::BTreeSet;
 
 use rusqlite::Connection;
-use syncline_core::NewOperation;
-use syncline_testkit::World;
+use syncline_core::{NewOperation, QueueMetrics, Receipt};
 use syncline_testkit::files::{LeftFile, judge};
+use syncline_testkit::{Asked, Journal, TestDevice, World};
 
-/// Two devices that agree with the server; then `damage`, done to (the first one's file, the server's). It gives the rows it hit.
-fn breaches_after(damage: impl FnOnce(&Connection, &Connection) -> usize) -> Vec<String> {
-    breaches(&[], damage)
+/// Two devices that have met on a record, and have nothing left to do.
+struct Scene {
+    world: World,
+    devices: Vec<(TestDevice, Journal, QueueMetrics)>,
 }
 
-/// The first device was seen to have ended its operations of the sequences `seen`.
-fn breaches(seen: &[usize], damage: impl FnOnce(&Connection, &Connection) -> usize) -> Vec<String> {
+fn scene() -> Scene {
     let mut world = World::new(1);
     let (a, b) = (world.device("a"), world.device("b"));
-    let write = |n: usize| a.enqueue(NewOperation::create("pin", format!("p{n}"), r#"{"title":"Leak"}"#)).unwrap().id;
-    let ids: Vec<String> = (1..=3).map(write).collect();
-    world.settle(&[&a, &b]);
-    let server = world.server.path();
-    assert_eq!(damage(&Connection::open(a.path()).unwrap(), &Connection::open(&server).unwrap()), 1);
-    let ended = seen.iter().map(|sequence| ids[sequence - 1].clone()).collect();
-    let (acknowledged, none) = (BTreeSet::from_iter(ids), BTreeSet::new());
-    let left = |name, path, acknowledged| LeftFile {
-        name,
-        path,
-        shared_through: 0,
-        acknowledged,
-        ended: &ended,
-        given_up: &none,
+    let mut journals = [Journal::default(), Journal::default()];
+    let mut write = |device: &TestDevice, at: usize, kind: &'static str, id: &str, payload: &str| -> Receipt {
+        let operation = match kind {
+            "create" => NewOperation::create("pin", id, payload),
+            _ => NewOperation::update("pin", id, payload),
+        };
+        let receipt = device.enqueue(operation).unwrap();
+        let (entity_type, entity_id) = ("pin".to_owned(), id.to_owned());
+        journals[at].acknowledge(&receipt, Asked { kind, entity_type, entity_id, payload: Some(payload.to_owned()) });
+        receipt
     };
-    judge(&server, &[], &[left("a", a.path(), &acknowledged), left("b", b.path(), &none)]).unwrap()
-}
-
-fn only(mut breaches: Vec<String>) -> String {
-    assert_eq!(breaches.len(), 1, "{breaches:?}");
-    breaches.remove(0)
-}
-
-#[test]
-fn files_that_agree_break_no_rule() {
-    assert_eq!(breaches_after(|_, _| 1), Vec::<String>::new());
-}
-
-const FORGET: &str = "DELETE FROM sync_queue WHERE sequence = 1";
-
-#[test]
-fn an_acknowledged_operation_that_is_gone_is_missed() {
-    let breach = only(breaches_after(|device, _| device.execute(FORGET, []).unwrap()));
-    assert!(breach.starts_with("a: durability: ") && breach.ends_with("was not seen to end, and is gone"), "{breach}");
-}
-
-#[test]
-fn one_that_was_seen_to_end_may_be_forgotten() {
-    let breaches = breaches(&[1], |device, _| device.execute(FORGET, []).unwrap());
-    assert_eq!(breaches, Vec::<String>::new());
-}
-
-#[test]
-fn an_operation_applied_twice_is_found_even_where_its_device_forgot_it() {
-    let twice =
-        "INSERT INTO operations (scope, idempotency_key, operation_id, device_id, sequence, operation, entity_type,
-             entity_id, payload_hash, verdict, decided_at)
-         SELECT scope, idempotency_key || '#2', operation_id, device_id, sequence + 1000000, operation, entity_type,
-             entity_id, payload_hash, verdict, decided_at
-         FROM operations WHERE sequence = 2";
-    let breaches = breaches_after(|device, server| {
-        device.execute("DELETE FROM sync_queue WHERE sequence = 2", []).unwrap();
-        server.execute(twice, []).unwrap()
+    write(&a, 0, "create", "p1", r#"{"n":1}"#);
+    write(&a, 0, "create", "p2", r#"{"n":1}"#);
+    world.settle(&[&a, &b]);
+    write(&a, 0, "update", "p1", r#"{"n":2}"#);
+    world.sync(&a);
+    write(&a, 0, "update", "p1", r#"{"n":3}"#);
+    world.sync(&a);
+    // It has not seen the last two: a conflict, which the ledger has.
+    write(&b, 1, "update", "p1", r#"{"n":4}"#);
+    world.settle(&[&b, &a]);
+    let devices = [a, b].into_iter().zip(journals).map(|(device, journal)| {
+        let metrics = device.metrics().unwrap();
+        device.close();
+        (device, journal, metrics)
     });
+    Scene { devices: devices.collect(), world }
+}
+
+impl Scene {
+    fn judged(&mut self) -> Vec<String> {
+        let mut files: Vec<LeftFile<'_>> = self
+            .devices
+            .iter_mut()
+            .map(|(device, journal, metrics)| LeftFile {
+                name: &device.name,
+                path: &device.config.database,
+                shared_through: 0,
+                journal,
+                kept: 100,
+                metrics: Some(metrics),
+            })
+            .collect();
+        judge(&self.world.server.path(), &BTreeSet::new(), &mut files).unwrap()
+    }
+}
+
+#[test]
+fn good_files_break_nothing() {
+    assert_eq!(scene().judged(), Vec::<String>::new());
+}
+
+#[test]
+fn a_damaged_row_of_the_server_is_noticed_by_the_rule_it_breaks() {
+    let cases = [
+        ("order", "UPDATE operations SET rowid = 0 WHERE sequence = 4"),
+        ("effect: (", "UPDATE operations SET verdict = 'conflict' WHERE sequence = 2"),
+        ("audit: operation", "UPDATE operations SET verdict = 'conflict' WHERE sequence = 3"),
+        ("versions", "UPDATE entities SET version = version + 10"),
+        ("versions", "UPDATE scopes SET head = 2"),
+        ("clock", "UPDATE entities SET clock = json_set(clock, '$.x', 1)"),
+        ("audit: the conflict of operation", "DELETE FROM conflicts"),
+        ("a: effect: operation 2 is completed, and was applied 0 times", "DELETE FROM operations WHERE sequence = 2"),
+        ("a: convergence", "UPDATE entities SET payload = '{\"n\":9}'"),
+        ("b: history", "UPDATE scopes SET epoch = 'another'"),
+    ];
+    for (rule, damage) in cases {
+        let mut scene = scene();
+        assert!(Connection::open(scene.world.server.path()).unwrap().execute(damage, []).unwrap() > 0, "{damage}");
+        let breaches = scene.judged();
+        assert!(breaches.iter().any(|breach| breach.contains(rule)), "{rule}: {breaches:?}");
+    }
+}
+
+#[test]
+fn a_damaged_row_of_a_device_is_noticed_by_the_rule_it_breaks() {
+    let cases = [
+        (
+            "a: durability: operation 1 was acknowledged, was pending and is gone",
+            "DELETE FROM sync_queue WHERE sequence = 1",
+        ),
+        (
+            "a: durability: operation 2 has another content",
+            "UPDATE sync_queue SET payload = '{\"n\":8}' WHERE sequence = 2",
+        ),
+        ("a: conservation", "UPDATE counters SET completed_total = completed_total + 1"),
+        ("a: fold", "UPDATE entities SET current = '{\"n\":8}' WHERE entity = 1"),
+        ("a: convergence", "UPDATE entities SET current = '{\"n\":8}' WHERE entity = 1"),
+    ];
+    for (rule, damage) in cases {
+        let mut scene = scene();
+        let file = Connection::open(scene.devices[0].0.path()).unwrap();
+        assert!(file.execute(damage, []).unwrap() > 0, "{damage}");
+        drop(file);
+        let breaches = scene.judged();
+        assert!(breaches.iter().any(|breach| breach.contains(rule)), "{rule}: {breaches:?}");
+    }
+}
+
+#[test]
+fn what_was_seen_to_end_may_be_forgotten_once_enough_others_are_kept() {
+    for (kept, breaches) in
+        [(3, vec![]), (4, vec!["a: retention: operation 2 was forgotten while only 3 completed ones are kept"])]
+    {
+        let mut scene = scene();
+        let (device, journal, _) = &mut scene.devices[0];
+        let (name, path) = (device.name.as_str(), device.config.database.as_path());
+        let mut file = LeftFile { name, path, shared_through: 0, journal, kept, metrics: None };
+        assert_eq!(file.look().unwrap(), Ok(()));
+        Connection::open(path).unwrap().execute("DELETE FROM sync_queue WHERE sequence = 2", []).unwrap();
+        let verdict = file.look().unwrap().map_err(|breach| format!("a: {breach}"));
+        assert_eq!(verdict.err().into_iter().collect::<Vec<_>>(), breaches);
+    }
+}
+
+#[test]
+fn what_was_applied_twice_is_noticed_even_where_its_device_forgot_it() {
+    let mut scene = scene();
+    let twice = "INSERT INTO operations SELECT scope, idempotency_key || '#2', operation_id, device_id, sequence + 100, operation,
+         entity_type, entity_id, payload_hash, verdict, error, conflict_id, decided_at FROM operations WHERE sequence = 2";
+    Connection::open(scene.world.server.path()).unwrap().execute(twice, []).unwrap();
+    Connection::open(scene.devices[0].0.path())
+        .unwrap()
+        .execute("DELETE FROM sync_queue WHERE sequence = 2", [])
+        .unwrap();
+    let breaches = scene.judged();
     assert!(breaches.iter().any(|breach| breach.ends_with("was applied 2 times")), "{breaches:?}");
 }
 
 #[test]
-fn a_cancel_that_nobody_asked_for_is_found() {
-    let cancel = "UPDATE sync_queue SET status = 'cancelled', reason = 'user', verdict = NULL WHERE sequence = 2";
-    let breaches = breaches_after(|device, _| device.execute(cancel, []).unwrap());
-    let nobody = "a: conservation: operation 2 was cancelled (Some(\"user\")) by nobody";
-    assert!(breaches.iter().any(|breach| breach == nobody), "{breaches:?}");
+fn figures_that_differ_from_the_file_are_noticed() {
+    let mut scene = scene();
+    scene.devices[1].2.completed_total += 1;
+    assert_eq!(scene.judged(), ["b: metrics: completed_total is said to be 2, and counted 1"]);
 }
 
 #[test]
-fn a_replica_that_differs_is_named_by_the_entity() {
-    let differ =
-        "UPDATE entities SET base = json_set(base, '$.title', 'Wet'), current = json_set(current, '$.title', 'Wet')
-                  WHERE entity_id = 'p2'";
-    let breach = only(breaches_after(|device, _| device.execute(differ, []).unwrap()));
-    assert!(breach.starts_with("a: convergence: (\"pin\", \"p2\") is "), "{breach}");
+fn what_nobody_cancelled_is_noticed_and_what_the_user_gave_up_is_not() {
+    let mut world = World::new(2);
+    let device = world.device("a");
+    let mut journal = Journal::default();
+    let mut transaction = device.begin_transaction().unwrap();
+    transaction.create("pin", "p1", "{}").unwrap();
+    transaction.create("pin", "p2", "{}").unwrap();
+    let receipts = transaction.commit_queued().unwrap();
+    device.cancel(&receipts[0].id).unwrap();
+    let look = |journal: &mut Journal| {
+        let (name, path, metrics) = ("a", device.path(), None);
+        LeftFile { name, path, shared_through: 0, journal, kept: 100, metrics }.look().unwrap()
+    };
+    assert_eq!(
+        look(&mut journal),
+        Err("conservation: operation 1 was cancelled (Some(\"user\")) by nobody".to_owned())
+    );
+    // With one of its members, the whole transaction.
+    journal.give_up(&receipts[0].id);
+    assert_eq!(look(&mut journal), Ok(()));
 }

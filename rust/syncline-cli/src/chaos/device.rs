@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,34 +6,31 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rusqlite::Connection;
 use serde::de::DeserializeOwned;
+use syncline_core::{Receipt, Retention};
+use syncline_testkit::files::LeftFile;
+use syncline_testkit::{Asked, Journal};
 
 use super::stage::{Stage, Tally, locked};
 use super::writes::{Author, decision};
 use crate::demo::DemoError;
 use crate::demo::child::DeviceProcess;
-use crate::demo::control::{Command, Decision, Reply, Troubles};
+use crate::demo::control::{Acknowledged, Command, Decision, How, Kind, Reply, Troubles, Write};
 use crate::demo::faults::Weather;
+use crate::demo::figures::Figures;
 use crate::demo::proxy::Line;
+use crate::demo::report::Stopwatch;
 use crate::demo::team::{SCOPE, pause};
 use crate::secret;
 
 /// An answer that takes longer is as good as none.
 pub(super) const TIMEOUT_SECONDS: u64 = 3;
 /// The device that forgets keeps what ended so long.
-const KEEP_SECONDS: u64 = 60;
+const KEEP_SECONDS: u64 = 120;
+/// It is looked at several times meanwhile, so that nothing ends and is forgotten unseen.
+const LOOK_EVERY_SECONDS: f64 = 20.0;
 /// Longer than any run.
 const FOR_EVER_SECONDS: u64 = 30 * 24 * 60 * 60;
 const TOKEN_SECONDS: i64 = 8 * 24 * 60 * 60;
-
-/// What the app of one file was told, and what its user gave up.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Journal {
-    pub(super) acknowledged: BTreeSet<String>,
-    pub(super) ended: BTreeSet<String>,
-    pub(super) given_up: BTreeSet<String>,
-    /// The newest few, to be cancelled.
-    recent: Vec<String>,
-}
 
 /// A file, the process on it, and its way to the endpoint.
 pub(super) struct Device {
@@ -46,7 +42,15 @@ pub(super) struct Device {
     online: bool,
     /// None while it is down.
     process: Option<DeviceProcess>,
+    /// What its app was told, and what its user gave up.
     pub(super) journal: Journal,
+    /// The newest few operations, to be cancelled.
+    recent: Vec<String>,
+    looked_at: Stopwatch,
+    /// What broke while it was at work.
+    pub(super) breach: Option<String>,
+    /// What its manager counts, in the end.
+    pub(super) figures: Option<Figures>,
     /// Operations up to this sequence are in the file of a copy as well.
     pub(super) shared_through: u64,
     pub(super) forgets: bool,
@@ -70,6 +74,10 @@ impl Device {
             online: true,
             process: None,
             journal,
+            recent: Vec::new(),
+            looked_at: Stopwatch::start(),
+            breach: None,
+            figures: None,
             shared_through: 0,
             forgets,
             author: Author::new(name),
@@ -114,7 +122,8 @@ impl Device {
 
     /// SIGKILL while it writes, and a new process on the file.
     pub(super) async fn kill(&mut self, stage: &Stage) -> Result<(), DemoError> {
-        let call = self.call();
+        let (writes, how) = self.call();
+        let call = Command::Enqueue { writes: writes.clone(), how };
         let wait = Duration::from_micros(self.random.random_range(0..6_000));
         let process = self.process.take().ok_or_else(|| DemoError::Child(format!("{} is down", self.name)))?;
         let killing = async {
@@ -125,50 +134,45 @@ impl Device {
         killed?;
         // It may have come so far as to acknowledge.
         if let Ok(reply) = reply {
-            self.told(stage, reply)?;
+            self.told(stage, &writes, reply)?;
         }
         stage.count(|tally| tally.device_kills += 1);
         stage.note(&format!("{} is killed", self.name));
         Ok(())
     }
 
-    /// One call that writes.
-    pub(super) fn call(&mut self) -> Command {
-        let (writes, how) = self.author.call(&mut self.random);
-        Command::Enqueue { writes, how }
+    /// What the app writes next.
+    pub(super) fn call(&mut self) -> (Vec<Write>, How) {
+        self.author.call(&mut self.random)
     }
 
     pub(super) async fn write(&mut self, stage: &Stage) -> Result<(), DemoError> {
-        let call = self.call();
-        let reply = self.here()?.try_ask(call).await?;
-        self.told(stage, reply)
+        let (writes, how) = self.call();
+        let reply = self.here()?.try_ask(Command::Enqueue { writes: writes.clone(), how }).await?;
+        self.told(stage, &writes, reply)
     }
 
     /// A process, its own or a second one, has answered a call that writes. There is none that it may refuse.
-    pub(super) fn told(&mut self, stage: &Stage, reply: Reply) -> Result<(), DemoError> {
-        match reply {
-            Ok(ids) => self.acknowledge(stage, ids),
-            Err(text) => Err(DemoError::Child(format!("{} refused a write: {text}", self.name))),
+    pub(super) fn told(&mut self, stage: &Stage, writes: &[Write], reply: Reply) -> Result<(), DemoError> {
+        let acknowledged = reply.map_err(|text| DemoError::Child(format!("{} refused a write: {text}", self.name)))?;
+        let acknowledged: Vec<Acknowledged> = serde_json::from_value(acknowledged)?;
+        stage.count(|tally| tally.acknowledged += acknowledged.len() as u64);
+        for (Acknowledged { id, sequence }, write) in acknowledged.into_iter().zip(writes) {
+            self.recent.push(id.clone());
+            self.journal.acknowledge(&Receipt { id, sequence, duplicate: false }, asked(write));
         }
-    }
-
-    fn acknowledge(&mut self, stage: &Stage, ids: serde_json::Value) -> Result<(), DemoError> {
-        let ids: Vec<String> = serde_json::from_value(ids)?;
-        stage.count(|tally| tally.acknowledged += ids.len() as u64);
-        self.journal.recent.extend(ids.iter().cloned());
-        let surplus = self.journal.recent.len().saturating_sub(20);
-        self.journal.recent.drain(..surplus);
-        self.journal.acknowledged.extend(ids);
+        let surplus = self.recent.len().saturating_sub(20);
+        self.recent.drain(..surplus);
         Ok(())
     }
 
     /// The user changes their mind about one of the latest.
     pub(super) async fn cancel(&mut self, stage: &Stage) -> Result<(), DemoError> {
-        if self.journal.recent.is_empty() {
+        if self.recent.is_empty() {
             return Ok(());
         }
-        let operation = self.journal.recent[self.random.random_range(0..self.journal.recent.len())].clone();
-        self.journal.given_up.insert(operation.clone());
+        let operation = self.recent[self.random.random_range(0..self.recent.len())].clone();
+        self.journal.give_up(&operation);
         self.request(stage, Command::Cancel { operation }, |tally| &mut tally.cancels).await
     }
 
@@ -178,16 +182,18 @@ impl Device {
         let all = failed.len() + conflicts.len();
         for operation in failed {
             if !resolute && self.random.random() {
+                self.journal.resolve(&operation);
                 self.request(stage, Command::Retry { operation }, |tally| &mut tally.retries).await?;
             } else {
-                self.journal.given_up.insert(operation.clone());
+                self.journal.give_up(&operation);
                 self.request(stage, Command::Discard { operation }, |tally| &mut tally.discards).await?;
             }
         }
         for (conflict, operation) in conflicts {
             let decision = if resolute { Decision::Remote } else { decision(&mut self.random) };
-            if decision == Decision::Remote {
-                self.journal.given_up.insert(operation);
+            match decision {
+                Decision::Remote => self.journal.give_up(&operation),
+                _ => self.journal.resolve(&operation),
             }
             self.request(stage, Command::Decide { conflict, decision }, |tally| &mut tally.decisions).await?;
         }
@@ -235,14 +241,29 @@ impl Device {
         Ok(())
     }
 
-    /// Remembers what has ended, before the device may forget it.
-    pub(super) fn look(&mut self) -> Result<(), DemoError> {
-        let db = Connection::open(&self.file)?;
-        let mut statement = db.prepare("SELECT id FROM sync_queue WHERE status IN ('completed', 'cancelled')")?;
-        for id in statement.query_map([], |row| row.get(0))? {
-            self.journal.ended.insert(id?);
+    /// Remembers what has ended, before the device may forget it, and holds against the file what must be true at every moment.
+    pub(super) fn look(&mut self, stage: &Stage) -> Result<(), DemoError> {
+        if !self.forgets || self.breach.is_some() || self.looked_at.seconds() < LOOK_EVERY_SECONDS {
+            return Ok(());
+        }
+        self.looked_at = Stopwatch::start();
+        self.breach = self.left_file().look()?.err();
+        if let Some(breach) = &self.breach {
+            stage.note(&format!("{}: {breach}", self.name));
         }
         Ok(())
+    }
+
+    /// The file and all that is known of it, to be judged.
+    pub(super) fn left_file(&mut self) -> LeftFile<'_> {
+        LeftFile {
+            name: &self.name,
+            path: &self.file,
+            shared_through: self.shared_through,
+            journal: &mut self.journal,
+            kept: Retention::default().count,
+            metrics: self.figures.as_ref().map(|figures| &figures.0),
+        }
     }
 
     /// A restored backup: the file as it is, without its process, goes on as another device of the same user.
@@ -266,7 +287,7 @@ impl Device {
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
         drop(db);
-        locked(&stage.shared).push(device_id);
+        locked(&stage.shared).insert(device_id);
         let mut copy = Self::on(stage, &name, &self.user, self.forgets, self.journal.clone()).await?;
         (self.shared_through, copy.shared_through) = (last, last);
         self.start(stage).await?;
@@ -274,4 +295,15 @@ impl Device {
         stage.note(&format!("the file of {} is copied at operation {last}", self.name));
         Ok(copy)
     }
+}
+
+/// As it is recorded. The text of these payloads is canonical as it is.
+fn asked(write: &Write) -> Asked {
+    let kind = match write.kind {
+        Kind::Create => "create",
+        Kind::Update => "update",
+        Kind::Delete => "delete",
+    };
+    let payload = write.payload.as_ref().map(serde_json::Value::to_string);
+    Asked { kind, entity_type: write.entity_type.clone(), entity_id: write.entity_id.clone(), payload }
 }

@@ -6,13 +6,13 @@ use tokio::sync::oneshot;
 use super::device::Device;
 use super::stage::Stage;
 use crate::demo::DemoError;
+use crate::demo::child::DeviceProcess;
+use crate::demo::control::{Command, How, Reply, Write};
 use crate::demo::faults::Weather;
 use crate::demo::team::pause;
 
 /// How much of the time has passed when a file is copied.
 const COPY_AT: f64 = 0.3;
-/// Between two looks at what has ended, in steps: a few seconds.
-const LOOK_EVERY: u64 = 60;
 /// Calls while two processes are on one file.
 const CALLS_TOGETHER: u32 = 25;
 
@@ -23,15 +23,11 @@ pub(super) async fn live(
     stage: &Stage,
     mut hand_over: Option<oneshot::Sender<Device>>,
 ) -> Result<Device, DemoError> {
-    let mut steps = 0;
     while stage.passed() < 1.0 {
         let wait = Duration::from_millis(device.random.random_range(10..120));
         pause(wait).await;
         step(&mut device, stage).await?;
-        steps += 1;
-        if device.forgets && steps % LOOK_EVERY == 0 {
-            device.look()?;
-        }
+        device.look(stage)?;
         if stage.passed() > COPY_AT
             && let Some(hand_over) = hand_over.take()
         {
@@ -82,9 +78,9 @@ async fn in_company(device: &mut Device, stage: &Stage) -> Result<(), DemoError>
     stage.note(&format!("{} has a second process", device.name));
     for _ in 0..CALLS_TOGETHER {
         let (one, other) = (device.call(), device.call());
-        let (one, other) = tokio::join!(device.here()?.try_ask(one), second.try_ask(other));
-        device.told(stage, one?)?;
-        device.told(stage, other?)?;
+        let (told_one, told_other) = tokio::join!(ask(device.here()?, &one), ask(&second, &other));
+        device.told(stage, &one.0, told_one?)?;
+        device.told(stage, &other.0, told_other?)?;
         let wait = Duration::from_millis(device.random.random_range(0..60));
         pause(wait).await;
     }
@@ -93,12 +89,16 @@ async fn in_company(device: &mut Device, stage: &Stage) -> Result<(), DemoError>
         device.kill(stage).await?;
         for _ in 0..CALLS_TOGETHER {
             let call = device.call();
-            let reply = second.try_ask(call).await?;
-            device.told(stage, reply)?;
+            let reply = ask(&second, &call).await?;
+            device.told(stage, &call.0, reply)?;
         }
         second.stop().await?;
         return device.start(stage).await;
     }
     stage.count(|tally| tally.device_kills += 1);
     second.kill().await
+}
+
+async fn ask(process: &DeviceProcess, (writes, how): &(Vec<Write>, How)) -> Result<Reply, DemoError> {
+    process.try_ask(Command::Enqueue { writes: writes.clone(), how: *how }).await
 }

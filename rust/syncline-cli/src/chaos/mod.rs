@@ -1,6 +1,6 @@
 //! `syncline chaos`: device processes and an endpoint process work over a network that misbehaves, and are killed at random,
-//! unattended. Then the faults stop, everything must drain, and the testkit's rules judge the files. For tests only: it is in
-//! builds with the feature `chaos`.
+//! unattended. Then the faults stop, everything must drain, and the oracle judges the files, by the rules that simulated worlds are
+//! held to. For tests only: it is in builds with the feature `chaos`.
 //!
 //! The processes, the proxy and what is said to a device are the demo's.
 
@@ -119,6 +119,6 @@ async fn play(args: &ChaosArgs, seed: u64, folder: &Path) -> Result<Report, Demo
     if let Some(kind) = args.sabotage {
         sabotage(kind, &verdict::case(&devices, &stage))?;
     }
-    let breaches = verdict::judge(&devices, &stage)?;
+    let breaches = verdict::judge(&mut devices, &stage)?;
     Ok(Report::new(&stage, &devices, drained, breaches))
 }

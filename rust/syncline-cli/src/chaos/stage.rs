@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ pub(super) struct Stage {
     lines: Mutex<Vec<Arc<Line>>>,
     tally: Mutex<Tally>,
     /// Device ids that more than one file has used.
-    pub(super) shared: Mutex<Vec<String>>,
+    pub(super) shared: Mutex<BTreeSet<String>>,
     log: Mutex<File>,
     progress: ProgressBar,
 }

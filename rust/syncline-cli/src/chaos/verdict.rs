@@ -1,5 +1,6 @@
 //! The end: the faults stop, everything drains, and the files are judged.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -47,6 +48,9 @@ pub(super) async fn drain(devices: &mut [Device], stage: &Stage) -> Result<Drain
     let seconds = watch.seconds();
     stage.note(&format!("drained after {seconds:.1} s"));
     try_join_all(devices.iter().map(|device| device.ask::<()>(Command::Sync))).await?;
+    for device in devices {
+        device.figures = Some(device.ask(Command::Metrics).await?);
+    }
     Ok(Drained { seconds, operations })
 }
 
@@ -56,9 +60,7 @@ async fn waits(devices: &mut [Device], stage: &Stage, watch: &Stopwatch) -> Resu
     // Trying again what fails for good would not end.
     let resolute = watch.seconds() > 5.0;
     for device in devices {
-        if device.forgets {
-            device.look()?;
-        }
+        device.look(stage)?;
         let troubles = device.tend(stage, resolute).await?;
         let status: Status = device.ask(Command::Status).await?;
         if troubles > 0 || status.waiting() + status.failed + status.conflicted > 0 {
@@ -73,26 +75,20 @@ pub(super) fn case(devices: &[Device], stage: &Stage) -> Case {
     let each = devices.iter().map(|device| CaseDevice {
         name: device.name.clone(),
         file: device.file.clone(),
-        acknowledged: device.journal.acknowledged.clone(),
+        acknowledged: BTreeSet::new(),
     });
     Case { server: stage.data(), scope: SCOPE.to_owned(), devices: each.collect() }
 }
 
-/// Holds the testkit's rules against the files. Every process must have ended.
-pub(super) fn judge(devices: &[Device], stage: &Stage) -> Result<Vec<String>, DemoError> {
-    let files: Vec<LeftFile<'_>> = devices
+/// Holds the oracle's rules against the files. Every process must have ended.
+pub(super) fn judge(devices: &mut [Device], stage: &Stage) -> Result<Vec<String>, DemoError> {
+    let at_work: Vec<String> = devices
         .iter()
-        .map(|device| LeftFile {
-            name: &device.name,
-            path: &device.file,
-            shared_through: device.shared_through,
-            acknowledged: &device.journal.acknowledged,
-            ended: &device.journal.ended,
-            given_up: &device.journal.given_up,
-        })
+        .filter_map(|device| Some(format!("{} at work: {}", device.name, device.breach.as_ref()?)))
         .collect();
+    let mut files: Vec<LeftFile<'_>> = devices.iter_mut().map(Device::left_file).collect();
     let shared = locked(&stage.shared).clone();
-    let breaches = files::judge(&stage.data(), &shared, &files)?;
+    let breaches = files::judge(&stage.data(), &shared, &mut files)?;
     breaches.iter().for_each(|breach| stage.note(breach));
-    Ok(breaches)
+    Ok(at_work.into_iter().chain(breaches).collect())
 }

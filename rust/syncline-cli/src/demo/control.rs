@@ -38,6 +38,9 @@ pub(crate) enum Command {
     Troubles,
     /// Decides one conflict.
     Decide { conflict: String, decision: Decision },
+    /// All that the manager counts.
+    #[cfg(feature = "chaos")]
+    Metrics,
     /// Closes the file and ends.
     Close,
 }
@@ -98,6 +101,13 @@ pub(crate) enum Decision {
     Local,
     Remote,
     Merged(Value),
+}
+
+/// An operation that is durable on the device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Acknowledged {
+    pub(crate) id: String,
+    pub(crate) sequence: u64,
 }
 
 /// What waits for the user.

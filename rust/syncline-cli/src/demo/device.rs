@@ -17,7 +17,7 @@ use syncline_core::{
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Stdout};
 use tokio::task::{JoinSet, block_in_place};
 
-use super::control::{Command, Decision, Envelope, How, Kind, Reply, Status, Troubles, Write};
+use super::control::{Acknowledged, Command, Decision, Envelope, How, Kind, Reply, Status, Troubles, Write};
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -152,11 +152,13 @@ impl Device {
                 };
                 self.manager.resolve_conflict(&conflict, resolution).map(value)
             }
+            #[cfg(feature = "chaos")]
+            Command::Metrics => self.manager.metrics().map(|metrics| value(super::figures::Figures(metrics))),
             Command::Close => Ok(Value::Null),
         }
     }
 
-    fn enqueue(&self, writes: &[Write], how: How) -> Result<Vec<String>, SynclineError> {
+    fn enqueue(&self, writes: &[Write], how: How) -> Result<Vec<Acknowledged>, SynclineError> {
         let receipts = match how {
             How::Single => writes.iter().map(|write| self.enqueue_one(write)).collect::<Result<Vec<_>, _>>()?,
             How::Together => self.manager.enqueue_all(writes.iter().map(operation))?,
@@ -168,7 +170,8 @@ impl Device {
                 transaction.commit_queued()?
             }
         };
-        Ok(receipts.into_iter().map(|receipt| receipt.id).collect())
+        let acknowledged = |receipt: Receipt| Acknowledged { id: receipt.id, sequence: receipt.sequence };
+        Ok(receipts.into_iter().map(acknowledged).collect())
     }
 
     fn enqueue_one(&self, write: &Write) -> Result<Receipt, SynclineError> {

@@ -7,6 +7,8 @@ pub(crate) mod control;
 mod dataset;
 pub(crate) mod device;
 pub(crate) mod faults;
+#[cfg(feature = "chaos")]
+pub(crate) mod figures;
 mod plan;
 mod progress;
 pub(crate) mod proxy;

@@ -7,7 +7,7 @@ use serde_json::json;
 use syncline_server::auth::LEEWAY_SECONDS;
 
 use super::DemoError;
-use super::control::{Command, How, Write};
+use super::control::{Acknowledged, Command, How, Write};
 use super::faults::Weather;
 use super::plan::Plan;
 use super::team::{Team, pause};
@@ -62,12 +62,12 @@ async fn morning_offline(team: &mut Team, plan: &Plan, story: &mut Story) -> Res
             break;
         }
         let asked = team.devices.iter().zip(round).map(async |(device, command)| match command {
-            Some(command) => device.process.ask::<Vec<String>>(command).await,
+            Some(command) => device.process.ask::<Vec<Acknowledged>>(command).await,
             None => Ok(Vec::new()),
         });
         let answers = futures_util::future::try_join_all(asked).await?;
-        for (device, ids) in team.devices.iter_mut().zip(answers) {
-            device.acknowledged.extend(ids);
+        for (device, answer) in team.devices.iter_mut().zip(answers) {
+            device.acknowledged.extend(answer.into_iter().map(|operation| operation.id));
         }
         for index in team.everyone() {
             team.status(index).await?;

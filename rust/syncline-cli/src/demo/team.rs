@@ -11,7 +11,7 @@ use syncline_server::auth::Secret;
 use super::DemoError;
 use super::checker::{Case, CaseDevice};
 use super::child::{DeviceProcess, EndpointProcess};
-use super::control::{Command, How, Status, Write};
+use super::control::{Acknowledged, Command, How, Status, Write};
 use super::faults::Counts;
 use super::plan::Plan;
 use super::progress::Progress;
@@ -85,7 +85,8 @@ impl Team {
     /// Has a device write, and keeps what it acknowledged. Gives the ids of the operations.
     pub(super) async fn write(&mut self, index: usize, writes: Vec<Write>, how: How) -> Result<Vec<String>, DemoError> {
         let device = &mut self.devices[index];
-        let ids: Vec<String> = device.process.ask(Command::Enqueue { writes, how }).await?;
+        let acknowledged: Vec<Acknowledged> = device.process.ask(Command::Enqueue { writes, how }).await?;
+        let ids: Vec<String> = acknowledged.into_iter().map(|operation| operation.id).collect();
         device.acknowledged.extend(ids.iter().cloned());
         Ok(ids)
     }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::Model;
 use super::push::Decided;
 use super::request::Push;
 use super::values::same;
+use super::{Lane, Model};
 
 impl Model {
     pub(super) fn check(&self, push: &Push, decided: &Decided, head_before: u64) -> Result<(), String> {
@@ -28,21 +28,26 @@ impl Model {
         Err(format!("versions: the head went from {head_before} to {}, the entities to {new:?}", scope.head))
     }
 
-    /// Invariant 3, but for devices that share an id: the server applies a lane in sequence order.
+    /// But for devices that share an id.
     fn check_order(&self, push: &Push) -> Result<(), String> {
         let device = &push.device_id;
         if self.heard.shared.contains(device) {
             return Ok(());
         }
-        let mut last = BTreeMap::new();
-        for effect in self.effects.iter().filter(|it| it.device_id == *device && it.scope == push.scope) {
-            let (lane, sequence) = (&effect.lane, effect.sequence);
-            if last.insert(lane, sequence).is_some_and(|earlier| earlier >= sequence) {
-                return Err(format!("order: {device} {sequence} of {lane:?} was applied after a later one"));
-            }
-        }
-        Ok(())
+        let own = self.effects.iter().filter(|it| it.device_id == *device && it.scope == push.scope);
+        check_order(own.map(|effect| (device.as_str(), &effect.lane, effect.sequence)))
     }
+}
+
+/// Invariant 3: the server applies a lane of a device in sequence order. `effects`: device, lane and sequence, as they came.
+pub(crate) fn check_order<'a>(effects: impl Iterator<Item = (&'a str, &'a Lane, u64)>) -> Result<(), String> {
+    let mut last = BTreeMap::new();
+    for (device, lane, sequence) in effects {
+        if last.insert((device, lane), sequence).is_some_and(|earlier| earlier >= sequence) {
+            return Err(format!("order: {device} {sequence} of {lane:?} was applied after a later one"));
+        }
+    }
+    Ok(())
 }
 
 /// Invariant 6: of the members that this push decided, all took effect or none.
@@ -60,7 +65,7 @@ fn check_transactions(push: &Push, decided: &Decided) -> Result<(), String> {
 }
 
 /// Invariant 7: "every conflict is in the ledger, with both values": two that differ, or a deletion on one side.
-fn check_conflict(conflict: &Value) -> Result<(), String> {
+pub(crate) fn check_conflict(conflict: &Value) -> Result<(), String> {
     let has_deletion = conflict["operation"] == "delete" || conflict["their_deleted"] == true;
     let fields = conflict["fields"].as_object().ok_or("audit: a conflict without fields")?;
     match fields.iter().find(|(_, field)| same(&field["ours"], &field["theirs"])) {

@@ -26,6 +26,7 @@ use syncline_core::transport::Route;
 use syncline_protocol::{ProblemCode, Timestamp};
 
 pub use compare::{ServerDevice, ServerEntity, ServerOperation, ServerScope, ServerState, StoredWrite};
+pub(crate) use invariants::{check_conflict, check_order};
 use push::{Batch, is_forked};
 use request::{Pull, Push, Refusal};
 use state::{Cursor, Scope};

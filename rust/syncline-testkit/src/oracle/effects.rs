@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 use syncline_core::OperationStatus;
 
-use super::observe::{DeviceState, OperationRow, record};
+use super::observe::{DeviceState, LedgerRow, OperationRow, record};
 use super::{Verdict, hold};
 use crate::model::{ServerScope, ServerState};
 
@@ -32,6 +32,21 @@ impl<'a> ServerView<'a> {
         let row = &device.device;
         let mark = self.scope.devices.get(&row.device_id).map_or(0, |device| device.mark);
         row.epoch.as_ref() == Some(&self.scope.epoch) && row.mark <= mark
+    }
+
+    /// There is nothing that could not be compared.
+    pub(crate) fn check_history(&self, device: &DeviceState) -> Verdict {
+        hold!(self.is_history_of(device), "history: it does not know the server's");
+        Ok(())
+    }
+
+    /// Invariant 2, with no device asked: also of operations that a device has forgotten. `shared`: what is in the file of a copy
+    /// as well.
+    pub(crate) fn check_once(&self, shared: &BTreeSet<&str>) -> Verdict {
+        match self.by_operation.iter().find(|(id, keys)| keys.len() > 1 && !shared.contains(*id)) {
+            Some((id, keys)) => Err(format!("effect: operation {id} was applied {} times", keys.len())),
+            None => Ok(()),
+        }
     }
 
     fn applied_by_id(&self, row: &OperationRow) -> usize {
@@ -89,6 +104,7 @@ impl<'a> ServerView<'a> {
     fn check_ledger(&self, device: &DeviceState, shared_through: u64) -> Verdict {
         let rows: BTreeMap<&str, &OperationRow> =
             device.operations.values().map(|row| (row.id.as_str(), row)).collect();
+        let ledger: BTreeMap<&str, &LedgerRow> = device.ledger.iter().map(|row| (row.id.as_str(), row)).collect();
         for (id, theirs) in &self.scope.conflicts {
             let operation_id = theirs["operation_id"].as_str().unwrap_or_default();
             let Some(row) = rows.get(operation_id).filter(|row| row.sequence > shared_through) else { continue };
@@ -97,7 +113,7 @@ impl<'a> ServerView<'a> {
             if !settled {
                 continue;
             }
-            let Some(mine) = device.ledger.iter().find(|entry| entry.id == *id) else {
+            let Some(mine) = ledger.get(id.as_str()) else {
                 return Err(format!("audit: the conflict of operation {} is not in its device's ledger", row.sequence));
             };
             let mut mine: Value = serde_json::from_str(&mine.conflict).expect("ledger rows are JSON");
@@ -146,7 +162,7 @@ impl<'a> ServerView<'a> {
 
 type Live = BTreeMap<(String, String), Map<String, Value>>;
 
-fn has_effect(verdict: &str) -> bool {
+pub(crate) fn has_effect(verdict: &str) -> bool {
     matches!(verdict, "applied" | "merged")
 }
 

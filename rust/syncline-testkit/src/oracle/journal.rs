@@ -9,7 +9,7 @@ use super::{Verdict, hold};
 
 /// The memory of one file; a copy of the file takes a copy of it along.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Journal {
+pub struct Journal {
     /// What `enqueue` and its like acknowledged, and has not been seen to end.
     acknowledged: BTreeMap<String, Written>,
     /// The user gave these up, or tried to: nothing else may cancel an operation.
@@ -35,16 +35,20 @@ struct Written {
 
 /// An operation that the app asked for.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
-    pub(crate) kind: &'static str,
-    pub(crate) entity_type: String,
-    pub(crate) entity_id: String,
-    pub(crate) payload: Option<String>,
+pub struct Asked {
+    /// `create`, `update` or `delete`.
+    pub kind: &'static str,
+    /// Its entity's type.
+    pub entity_type: String,
+    /// Its entity's id.
+    pub entity_id: String,
+    /// As canonical JSON.
+    pub payload: Option<String>,
 }
 
 impl Journal {
     /// The manager said that it is durable.
-    pub(crate) fn acknowledge(&mut self, receipt: &Receipt, asked: Asked) {
+    pub fn acknowledge(&mut self, receipt: &Receipt, asked: Asked) {
         if receipt.duplicate {
             return;
         }
@@ -55,23 +59,13 @@ impl Journal {
     }
 
     /// The user gives up an operation, with all of its transaction.
-    pub(crate) fn give_up(&mut self, state: &DeviceState, id: &str) {
-        self.note(state, id, |journal| &mut journal.given_up);
+    pub fn give_up(&mut self, id: &str) {
+        self.given_up.insert(id.to_owned());
     }
 
     /// The user resolves a conflict with a value.
-    pub(crate) fn resolve(&mut self, state: &DeviceState, id: &str) {
-        self.note(state, id, |journal| &mut journal.resolved);
-    }
-
-    fn note(&mut self, state: &DeviceState, id: &str, set: fn(&mut Self) -> &mut BTreeSet<String>) {
-        let Some(row) = state.operations.values().find(|row| row.id == id) else { return };
-        let group = state.operations.values().filter(|other| {
-            other.sequence == row.sequence
-                || (row.transaction_id.is_some() && other.transaction_id == row.transaction_id)
-        });
-        let ids: Vec<String> = group.map(|member| member.id.clone()).collect();
-        set(self).extend(ids);
+    pub fn resolve(&mut self, id: &str) {
+        self.resolved.insert(id.to_owned());
     }
 
     /// Conservation and durability: what was acknowledged is there, or was seen to end and may be forgotten by now.
@@ -79,6 +73,8 @@ impl Journal {
     pub(crate) fn check(&mut self, state: &DeviceState, kept: u64) -> Verdict {
         let by_id: BTreeMap<&str, &OperationRow> =
             state.operations.values().map(|row| (row.id.as_str(), row)).collect();
+        let survivors: BTreeSet<u64> = state.operations.values().filter_map(|row| row.survivor).collect();
+        let resolved = with_groups(state, &self.resolved);
         let mut gone = Vec::new();
         for (id, written) in &mut self.acknowledged {
             let Some(row) = by_id.get(id.as_str()) else {
@@ -88,7 +84,7 @@ impl Journal {
                     "durability: operation {} was acknowledged, was {last} and is gone",
                     written.sequence
                 );
-                gone.push((id.clone(), written.sequence));
+                gone.push((id.clone(), written.sequence, last == OperationStatus::Completed));
                 continue;
             };
             written.status = row.status;
@@ -100,8 +96,8 @@ impl Journal {
                 "durability: operation {} is about another entity than was acknowledged",
                 written.sequence
             );
-            let folded_into = state.operations.values().any(|other| other.survivor == Some(row.sequence));
-            if !folded_into && row.survivor.is_none() && !self.resolved.contains(id) {
+            let folded = row.survivor.is_some() || survivors.contains(&row.sequence);
+            if !folded && !resolved.contains(&row.sequence) {
                 hold!(
                     row.kind == written.kind && row.payload == written.payload,
                     "durability: operation {} has another content than was acknowledged",
@@ -110,8 +106,7 @@ impl Journal {
             }
         }
         let completed = state.operations.values().filter(|row| row.status == OperationStatus::Completed).count() as u64;
-        for (id, sequence) in gone {
-            let was_completed = self.told.get(&id) == Some(&OperationStatus::Completed);
+        for (id, sequence, was_completed) in gone {
             hold!(
                 completed >= kept || !was_completed,
                 "retention: operation {sequence} was forgotten while only {completed} completed ones are kept"
@@ -123,10 +118,11 @@ impl Journal {
 
     /// Nothing but the user, a fold or a lost conflict cancels.
     fn check_cancelled(&self, state: &DeviceState) -> Verdict {
+        let given_up = with_groups(state, &self.given_up);
         for row in state.operations.values().filter(|row| row.status == OperationStatus::Cancelled) {
             let allowed = match row.reason.as_deref() {
                 Some("coalesced") => true,
-                Some("user" | "discarded" | "resolved") => self.given_up.contains(&row.id),
+                Some("user" | "discarded" | "resolved") => given_up.contains(&row.sequence),
                 _ => false,
             };
             hold!(allowed, "conservation: operation {} was cancelled ({:?}) by nobody", row.sequence, row.reason);
@@ -179,4 +175,15 @@ impl Journal {
     pub(crate) fn resume(&mut self, state: &DeviceState) {
         self.told = state.operations.values().map(|row| (row.id.clone(), row.status)).collect();
     }
+}
+
+/// The sequences of operations and of those in one transaction with them: what a user does takes the whole group.
+fn with_groups(state: &DeviceState, ids: &BTreeSet<String>) -> BTreeSet<u64> {
+    let named = || state.operations.values().filter(|row| ids.contains(&row.id));
+    let groups: BTreeSet<&str> = named().filter_map(|row| row.transaction_id.as_deref()).collect();
+    let members = state
+        .operations
+        .values()
+        .filter(|row| row.transaction_id.as_deref().is_some_and(|group| groups.contains(group)));
+    named().chain(members).map(|row| row.sequence).collect()
 }

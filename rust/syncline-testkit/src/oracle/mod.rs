@@ -1,7 +1,7 @@
 //! The oracle: what must be true of a world, in plain Rust over plain values. It asks neither the core nor the endpoint how things
 //! should be; it reads their files, remembers what the app was told, and holds one against the other.
 //!
-//! - `observe` reads a device's file; `effects` reads the endpoint's and compares.
+//! - `observe` reads a device's file; `effects` compares it with the endpoint's, `server` has the rules about that alone.
 //! - `queue` has the rules about one file, `journal` those about what the app was told, `reasons` those about `explain`.
 //! - The endpoint's answers and state are judged by [`crate::model`].
 
@@ -10,6 +10,7 @@ pub(crate) mod journal;
 pub(crate) mod observe;
 pub(crate) mod queue;
 pub(crate) mod reasons;
+pub(crate) mod server;
 
 /// A rule holds, or what broke it. The text begins with the rule's name and a colon.
 pub(crate) type Verdict = Result<(), String>;

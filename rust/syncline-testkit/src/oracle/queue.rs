@@ -57,10 +57,14 @@ fn conservation(state: &DeviceState) -> Verdict {
         "conservation: {pruned} rows are gone, but {} were completed or cancelled and {ended} of these are there",
         completed + cancelled
     );
+    let mut unsettled: BTreeMap<i64, u64> = BTreeMap::new();
+    for row in state.operations.values().filter(|row| row.is_unsettled()) {
+        *unsettled.entry(row.entity).or_default() += 1;
+    }
     for (entity, row) in &state.entities {
-        let open = state.operations.values().filter(|other| other.entity == *entity && other.is_unsettled()).count();
+        let open = unsettled.get(entity).copied().unwrap_or(0);
         hold!(
-            row.open_operations == open as u64,
+            row.open_operations == open,
             "conservation: {} has {open} open operations and counts {}",
             row.entity_id,
             row.open_operations
@@ -163,10 +167,14 @@ fn transactions(state: &DeviceState) -> Verdict {
 
 /// Spec §3: `current` is `base` with the open operations folded in, in lane order; the failed and the withdrawn are left out.
 fn replica(state: &DeviceState) -> Verdict {
+    let mut folded: BTreeMap<i64, Vec<&OperationRow>> = BTreeMap::new();
+    let open = state.operations.values().filter(|row| row.open);
+    for row in open.filter(|row| !row.void && row.status != OperationStatus::Failed) {
+        folded.entry(row.entity).or_default().push(row);
+    }
     for (entity, row) in &state.entities {
         let mut value = row.base.as_deref().map(record);
-        let lane = state.operations.values().filter(|other| other.entity == *entity && other.open);
-        for step in lane.filter(|step| !step.void && step.status != OperationStatus::Failed) {
+        for step in folded.get(entity).into_iter().flatten() {
             value = fold(value, &step.kind, step.payload.as_deref());
         }
         let current = row.current.as_deref().map(record);

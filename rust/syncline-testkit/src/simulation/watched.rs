@@ -149,11 +149,11 @@ impl Watched {
     }
 
     pub(super) fn give_up(&mut self, id: &str) {
-        self.journal.give_up(self.state.as_ref().expect("looked at"), id);
+        self.journal.give_up(id);
     }
 
     pub(super) fn resolve(&mut self, id: &str) {
-        self.journal.resolve(self.state.as_ref().expect("looked at"), id);
+        self.journal.resolve(id);
     }
 
     /// A call of the app. What is not possible now is refused with that word; a disk that fails, with one of its own, and only
@@ -409,7 +409,7 @@ impl Watched {
                 let state = self.state.as_ref().expect("just read");
                 let open: Vec<String> =
                     state.operations.values().filter(|row| row.is_unsettled()).map(|row| row.id.clone()).collect();
-                open.iter().for_each(|id| self.journal.give_up(state, id));
+                open.iter().for_each(|id| self.journal.give_up(id));
                 SignOutMode::Discard
             }
         };
