@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
-use syncline_core::transport::{Response, Route};
+use syncline_core::transport::{Dialect, Response, Route};
 use syncline_core::{ListQuery, NewOperation, OperationStatus};
 use syncline_fuzz::{device, mutate, planted};
 use syncline_protocol::{PROTOCOL, PushResponse};
@@ -68,6 +68,8 @@ impl Answer {
             protocol: self.protocol.clone(),
             retry_after: self.retry_after.clone(),
             body,
+            // What lacks the header is read as PostgREST's too.
+            dialect: if self.protocol.is_some() { Dialect::Syncline } else { Dialect::Supabase },
         });
         device.network.script(move |request| match response.take() {
             Some(given) if request.route == route => {

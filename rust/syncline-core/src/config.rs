@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use syncline_protocol::{ConflictRule, DeleteRule};
 pub struct Config {
     /// The SQLite file; its folder must exist. The lock file and SQLite's own `-wal` and `-shm` lie beside it.
     pub database: PathBuf,
-    /// The endpoint's base URL, as `https://sync.example.com`; `/v1/push` and `/v1/pull` are below it.
-    pub endpoint: String,
+    /// Where the endpoint is, and how it is spoken to.
+    pub endpoint: Endpoint,
     /// The user the file belongs to.
     pub user_id: String,
     /// The scope the file belongs to.
@@ -28,10 +29,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// A configuration with the defaults.
+    /// A configuration with the defaults. A text for `endpoint` is the URL of [`Endpoint::Syncline`].
     pub fn new(
         database: impl Into<PathBuf>,
-        endpoint: impl Into<String>,
+        endpoint: impl Into<Endpoint>,
         user_id: impl Into<String>,
         scope: impl Into<String>,
     ) -> Self {
@@ -53,6 +54,52 @@ impl Config {
     pub fn entity_type(mut self, name: impl Into<String>, settings: EntityType) -> Self {
         self.entity_types.insert(name.into(), settings);
         self
+    }
+}
+
+/// Where the endpoint is, and how it is spoken to: the bodies are the same in both dialects.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A Syncline endpoint: `syncline serve`, or the Edge Function `sync-operations`.
+    Syncline {
+        /// Its base URL, as `https://sync.example.com`; `/v1/push` and `/v1/pull` are below it.
+        url: String,
+    },
+    /// The functions `syncline_push` and `syncline_pull` of a Supabase project's database, by way of its Data API.
+    Supabase {
+        /// The project's URL, as `https://abc.supabase.co`; `/rest/v1/rpc/syncline_push` is below it.
+        url: String,
+        /// The project's publishable key (`sb_publishable_…`, or the older `anon` key). It names the project and gives no access;
+        /// that comes from the user's token.
+        publishable_key: String,
+    },
+}
+
+impl Endpoint {
+    /// A Supabase project, by its URL and its publishable key.
+    pub fn supabase(url: impl Into<String>, publishable_key: impl Into<String>) -> Self {
+        Self::Supabase { url: url.into(), publishable_key: publishable_key.into() }
+    }
+}
+
+impl From<String> for Endpoint {
+    fn from(url: String) -> Self {
+        Self::Syncline { url }
+    }
+}
+
+impl From<&str> for Endpoint {
+    fn from(url: &str) -> Self {
+        Self::Syncline { url: url.to_owned() }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syncline { url } => f.debug_struct("Syncline").field("url", url).finish(),
+            Self::Supabase { url, .. } => f.debug_struct("Supabase").field("url", url).finish_non_exhaustive(),
+        }
     }
 }
 

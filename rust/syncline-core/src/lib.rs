@@ -19,7 +19,7 @@ mod store;
 mod sync;
 pub mod transport;
 
-pub use config::{Config, Durability, EntityType, Network, Retention};
+pub use config::{Config, Durability, Endpoint, EntityType, Network, Retention};
 pub use conflict::{ConflictEntry, Resolution, ResolutionKind};
 pub use error::{Result, SynclineError};
 pub use event::{Changes, EntityChange, Notice, OperationEvent};

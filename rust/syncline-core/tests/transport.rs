@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use syncline_core::transport::{HttpTransport, Request, Response, Route, Token, Transport, TransportError};
-use syncline_core::{Network, SynclineError};
+use syncline_core::transport::{Dialect, HttpTransport, Request, Response, Route, Token, Transport, TransportError};
+use syncline_core::{Endpoint, Network, SynclineError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -92,9 +92,13 @@ impl Server {
         Self { port, seen }
     }
 
+    fn endpoint(&self) -> Endpoint {
+        format!("http://127.0.0.1:{}", self.port).into()
+    }
+
     async fn plain(answer: Answer) -> (Self, HttpTransport) {
         let server = Self::start(None, answer).await;
-        let transport = HttpTransport::new(&format!("http://127.0.0.1:{}", server.port), &network()).unwrap();
+        let transport = HttpTransport::new(&server.endpoint(), &network()).unwrap();
         (server, transport)
     }
 }
@@ -158,7 +162,7 @@ async fn over_tls(host: &str, last_year: i32, trust: bool) -> Result<Response, T
     let server = Server::start(Some(authority.issue(host, last_year)), ok()).await;
     let extra_roots_pem = if trust { vec![authority.pem] } else { Vec::new() };
     let network = Network { extra_roots_pem, ..network() };
-    let transport = HttpTransport::new(&format!("https://localhost:{}", server.port), &network).unwrap();
+    let transport = HttpTransport::new(&format!("https://localhost:{}", server.port).into(), &network).unwrap();
     send(&transport, b"{}").await
 }
 
@@ -242,7 +246,7 @@ async fn no_answer_in_time_also_in_the_middle_of_a_body() {
         stalled.bytes.truncate(sent);
         let server = Server::start(None, Answer { then_stall: true, ..stalled }).await;
         let network = Network { timeout: Duration::from_millis(100), ..Network::default() };
-        let transport = HttpTransport::new(&format!("http://localhost:{}", server.port), &network).unwrap();
+        let transport = HttpTransport::new(&format!("http://localhost:{}", server.port).into(), &network).unwrap();
         assert_eq!(send(&transport, b"{}").await.unwrap_err(), TransportError::Timeout, "after {sent} bytes");
     }
 }
@@ -250,7 +254,7 @@ async fn no_answer_in_time_also_in_the_middle_of_a_body() {
 #[tokio::test]
 async fn nobody_listening_is_unreachable() {
     let port = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().port();
-    let transport = HttpTransport::new(&format!("http://127.0.0.1:{port}/private-path"), &network()).unwrap();
+    let transport = HttpTransport::new(&format!("http://127.0.0.1:{port}/private-path").into(), &network()).unwrap();
     let error = send(&transport, b"{}").await.unwrap_err();
     assert!(matches!(error, TransportError::Unreachable(_)), "{error:?}");
     assert!(!error.to_string().contains("private-path") && !error.to_string().contains("secret"), "{error}");
@@ -291,6 +295,50 @@ fn inflate(seen: &Seen) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_supabase_project_is_asked_by_its_functions_and_never_packed() {
+    let mut server = Server::start(None, answer("400 Bad Request", b"{}")).await;
+    let endpoint = Endpoint::supabase(format!("http://127.0.0.1:{}/base/", server.port), "sb_publishable_key");
+    let transport = HttpTransport::new(&endpoint, &network()).unwrap();
+    let body = format!("{{\"large\":\"{}\"}}", "many words, ".repeat(1000)).into_bytes();
+    let response = send(&transport, &body).await.unwrap();
+    assert_eq!((response.status, response.dialect), (400, Dialect::Supabase));
+    let seen = server.seen.recv().await.unwrap();
+    assert!(seen.head.starts_with("post /base/rest/v1/rpc/syncline_push "), "{}", seen.head);
+    assert_eq!(seen.body, body);
+    for (name, value) in [
+        ("apikey", Some("sb_publishable_key")),
+        ("authorization", Some("bearer secret-token")),
+        ("content-type", Some("application/json")),
+        ("content-profile", Some("public")),
+        ("accept", Some("application/json")),
+        ("content-encoding", None),
+    ] {
+        assert_eq!(header(&seen.head, name), value, "{name}");
+    }
+    let pull = Request { route: Route::Pull, body: b"{}".to_vec() };
+    transport.send(pull, Token("secret-token".to_owned())).await.unwrap();
+    assert!(server.seen.recv().await.unwrap().head.starts_with("post /base/rest/v1/rpc/syncline_pull "));
+}
+
+#[tokio::test]
+async fn a_key_follows_no_redirect_and_is_never_shown() {
+    let (mut elsewhere, _) = Server::plain(ok()).await;
+    let moved = format!("307 Temporary Redirect\r\nlocation: http://127.0.0.1:{}/", elsewhere.port);
+    let server = Server::start(None, answer(&moved, b"")).await;
+    let endpoint = Endpoint::supabase(format!("http://127.0.0.1:{}", server.port), "sb_publishable_key");
+    assert!(!format!("{endpoint:?}").contains("sb_publishable"), "{endpoint:?}");
+    let transport = HttpTransport::new(&endpoint, &network()).unwrap();
+    assert_eq!(send(&transport, b"{}").await.unwrap().status, 307);
+    assert!(elsewhere.seen.try_recv().is_err());
+    for bad in ["", "two\nlines", "sb_secret_of_the_project"] {
+        let refused = HttpTransport::new(&Endpoint::supabase("https://a.supabase.co", bad), &network()).map(|_| ());
+        let Err(error @ SynclineError::InvalidConfig { .. }) = refused else { panic!("{bad:?} was taken") };
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("publishable_key") && !shown.contains("of_the_project"), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_fits_no_header_is_not_shown() {
     let (_server, transport) = Server::plain(ok()).await;
     let request = Request { route: Route::Pull, body: b"{}".to_vec() };
@@ -300,8 +348,9 @@ async fn a_token_that_fits_no_header_is_not_shown() {
 
 #[test]
 fn cleartext_only_to_loopback_unless_allowed() {
-    let open =
-        |url: &str, allow_cleartext| HttpTransport::new(url, &Network { allow_cleartext, ..network() }).map(|_| ());
+    let open = |url: &str, allow_cleartext| {
+        HttpTransport::new(&url.into(), &Network { allow_cleartext, ..network() }).map(|_| ())
+    };
     for good in [
         "https://sync.example.com",
         "https://x.example/functions/v1/",
@@ -337,7 +386,7 @@ fn cleartext_only_to_loopback_unless_allowed() {
 fn an_extra_root_must_be_a_certificate() {
     for pem in ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         let network = Network { extra_roots_pem: vec![pem.to_owned()], ..network() };
-        let refused = HttpTransport::new("https://localhost", &network).map(|_| ());
+        let refused = HttpTransport::new(&"https://localhost".into(), &network).map(|_| ());
         assert!(matches!(refused, Err(SynclineError::InvalidConfig { .. })), "{pem:?}");
     }
 }

@@ -7,7 +7,8 @@ use std::task::Poll;
 
 use parking_lot::Mutex;
 use syncline_core::transport::{
-    BoxFuture, CredentialProvider, CredentialReason, Request, Response, Route, Token, Transport, TransportError,
+    BoxFuture, CredentialProvider, CredentialReason, Dialect, Request, Response, Route, Token, Transport,
+    TransportError,
 };
 use syncline_protocol::{PROTOCOL, Problem, ProblemCode};
 use tokio::sync::oneshot;
@@ -45,17 +46,17 @@ impl Fault {
     pub fn problem(code: ProblemCode) -> Self {
         let problem = Problem::new(code);
         let body = serde_json::to_vec(&problem).expect("a problem is JSON");
-        Self::Instead(Response { status: problem.status, protocol: ours(), retry_after: None, body })
+        Self::Instead(answer(problem.status, ours(), body))
     }
 
     /// Our endpoint answers with this status and body, and decides nothing.
     pub fn ours(status: u16, body: &str) -> Self {
-        Self::Instead(Response { status, protocol: ours(), retry_after: None, body: body.as_bytes().to_vec() })
+        Self::Instead(answer(status, ours(), body.as_bytes().to_vec()))
     }
 
     /// A proxy or captive portal answers instead of our endpoint.
     pub fn proxy(status: u16, body: &str) -> Self {
-        Self::Instead(Response { status, protocol: None, retry_after: None, body: body.as_bytes().to_vec() })
+        Self::Instead(answer(status, None, body.as_bytes().to_vec()))
     }
 
     /// The same, with `Retry-After`.
@@ -79,6 +80,10 @@ impl Fault {
 
 fn ours() -> Option<String> {
     Some(PROTOCOL.to_string())
+}
+
+fn answer(status: u16, protocol: Option<String>, body: Vec<u8>) -> Response {
+    Response { status, protocol, retry_after: None, body, dialect: Dialect::Syncline }
 }
 
 type Script = Box<dyn FnMut(&Request) -> Option<Fault> + Send>;

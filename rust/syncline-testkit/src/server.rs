@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use syncline_core::environment::Clock;
-use syncline_core::transport::{Request, Response, Route};
+use syncline_core::transport::{Dialect, Request, Response, Route};
 use syncline_protocol::{PROTOCOL, Problem, ProblemCode, Timestamp};
 use syncline_server::endpoint::types::{TypeConfig, Types};
 use syncline_server::{Answer, Claims, Embedded, Endpoint, EndpointLimits, SqliteStore, contract};
@@ -293,6 +293,7 @@ impl TestServer {
             protocol: Some(PROTOCOL.to_string()),
             retry_after: answer.retry_after.map(|seconds| seconds.to_string()),
             body: answer.body.into_bytes(),
+            dialect: Dialect::Syncline,
         })
     }
 

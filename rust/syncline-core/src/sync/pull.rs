@@ -189,7 +189,7 @@ impl Driver {
 
     fn pull_silent(&mut self, store: &mut Store, silence: &Silence, now: Timestamp, random: &dyn Random) -> Result<()> {
         self.pulling.want();
-        let too_much = matches!(silence.reason, "answer_too_large" | "timeout");
+        let too_much = silence.is_slow() || silence.reason == "answer_too_large";
         let smaller = too_much && self.pulling.smaller_page();
         if silence.reason != "answer_too_large" || !smaller {
             self.connection.fail(Route::Pull, silence.reason, now, random);

@@ -11,7 +11,7 @@ use super::driver::Driver;
 use super::history::{Answer, Known};
 use super::inflight::{InFlight, Role, Sent, SentPush};
 use super::planner::{Plan, Room, plan};
-use super::retry::{Blame, Disposition, Silence};
+use super::retry::{Blame, Disposition, STATEMENT_TIMEOUT, Silence};
 use crate::environment::Random;
 use crate::error::Result;
 use crate::store::{ClaimedBatch, Device, How, PushAnswer, Settled, Store};
@@ -214,7 +214,7 @@ impl Driver {
         now: Timestamp,
         random: &dyn Random,
     ) -> Result<()> {
-        if silence.reason == "timeout" {
+        if silence.is_slow() {
             self.size.slow(push.room);
         }
         let counts = silence.went_out && self.connection.is_online();
@@ -295,6 +295,10 @@ impl Driver {
             Accusation::Silent("invalid_answer") => How::Wait {
                 reason: "invalid_answer".into(),
                 message: Some("The endpoint's answer to this operation alone cannot be read.".into()),
+            },
+            Accusation::Silent(STATEMENT_TIMEOUT) => How::Wait {
+                reason: STATEMENT_TIMEOUT.into(),
+                message: Some("The database does not finish it in time, while it does others.".into()),
             },
             Accusation::Silent(reason) => How::Wait {
                 reason: "proxy_refused".into(),

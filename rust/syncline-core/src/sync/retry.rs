@@ -1,12 +1,14 @@
 //! What an outcome means. [`disposition`] is the one place where this is decided (spec §2); everything else acts on its word.
 
+mod postgrest;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use syncline_protocol::{Limits, PROTOCOL, ProblemClass, ProblemCode, PullResponse, PushResponse, Timestamp, planted};
 
 use super::Outcome;
 use crate::environment::Random;
-use crate::transport::{Response, Route, TransportError};
+use crate::transport::{Dialect, Response, Route, TransportError};
 
 /// The shortest wait of the connection.
 pub(crate) const CONNECTION_BACKOFF_MIN_MS: u64 = 1_000;
@@ -14,6 +16,8 @@ pub(crate) const CONNECTION_BACKOFF_MIN_MS: u64 = 1_000;
 pub(crate) const BACKOFF_MAX_MS: u64 = 5 * 60 * 1_000;
 /// The longest `Retry-After` that is honoured.
 pub(crate) const RETRY_AFTER_MAX_MS: u64 = 60 * 60 * 1_000;
+/// The database gave up: like a timeout on the way, it may be the batch's doing.
+pub(crate) const STATEMENT_TIMEOUT: &str = "statement_timeout";
 /// A server's sentence is kept up to this length.
 const MESSAGE_CHARS: usize = 200;
 
@@ -78,6 +82,13 @@ pub(crate) struct Silence {
     pub(crate) retry_after_ms: Option<u64>,
 }
 
+impl Silence {
+    /// Whether less at once may help.
+    pub(crate) fn is_slow(&self) -> bool {
+        matches!(self.reason, "timeout" | STATEMENT_TIMEOUT)
+    }
+}
+
 /// An answer of our endpoint that speaks for no operation, and that is not about the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Blame {
@@ -103,9 +114,19 @@ pub(crate) fn disposition(route: Route, outcome: Outcome, now: Timestamp) -> Dis
         Some(Ok(PROTOCOL)) if response.status >= 400 => problem(&response, retry_after_ms),
         Some(Ok(PROTOCOL)) => silent("invalid_answer", retry_after_ms),
         Some(Ok(version)) => Disposition::UnsupportedProtocol { supported: spoken(&response, version) },
+        None if response.dialect == Dialect::Supabase && response.status >= 300 => {
+            postgrest::disposition(&response, retry_after_ms).unwrap_or_else(|| stranger(&response, retry_after_ms))
+        }
         None if planted!(ProxyIsOurs) && response.status >= 400 => problem(&response, retry_after_ms),
-        Some(Err(_)) | None if response.status == 413 => Disposition::TooLarge { ours: false, limits: None },
-        Some(Err(_)) | None => silent("not_our_endpoint", retry_after_ms),
+        Some(Err(_)) | None => stranger(&response, retry_after_ms),
+    }
+}
+
+/// An answer of something on the way.
+fn stranger(response: &Response, retry_after_ms: Option<u64>) -> Disposition {
+    match response.status {
+        413 => Disposition::TooLarge { ours: false, limits: None },
+        _ => silent("not_our_endpoint", retry_after_ms),
     }
 }
 
@@ -188,7 +209,11 @@ fn spoken(response: &Response, version: u32) -> Vec<u32> {
 
 fn message(said: &Said, reason: &str) -> String {
     let text = said.detail.as_deref().filter(|text| !text.is_empty()).unwrap_or(&said.title);
-    let text = if text.is_empty() { reason } else { text };
+    sentence(if text.is_empty() { reason } else { text })
+}
+
+/// A server's sentence, in one line.
+fn sentence(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS).collect()
 }
 
@@ -248,8 +273,18 @@ mod tests {
     }
 
     fn response(protocol: Option<&str>, status: u16, body: &str) -> Outcome {
+        answered(Dialect::Syncline, protocol, status, body)
+    }
+
+    fn answered(dialect: Dialect, protocol: Option<&str>, status: u16, body: &str) -> Outcome {
         let protocol = protocol.map(ToOwned::to_owned);
-        Outcome::Answered(Response { status, protocol, retry_after: Some("7".into()), body: body.as_bytes().to_vec() })
+        let body = body.as_bytes().to_vec();
+        Outcome::Answered(Response { status, protocol, retry_after: Some("7".into()), body, dialect })
+    }
+
+    fn postgrest(status: u16, code: &str, message: &str) -> String {
+        let body = json!({"code": code, "details": null, "hint": null, "message": message}).to_string();
+        word(disposition(Route::Push, answered(Dialect::Supabase, None, status, &body), NOW))
     }
 
     fn ours(status: u16, body: Value) -> Outcome {
@@ -374,6 +409,62 @@ mod tests {
     }
 
     #[test]
+    fn every_code_of_postgrest_has_its_disposition() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../syncline-protocol/fixtures/postgrest-errors.json");
+        let table: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let rows = table["rows"].as_array().unwrap();
+        assert!(rows.len() > 50);
+        for row in rows {
+            let status = u16::try_from(row["status"].as_u64().unwrap()).unwrap();
+            assert_eq!(postgrest(status, row["code"].as_str().unwrap(), "no"), row["disposition"], "{row}");
+        }
+    }
+
+    #[test]
+    fn only_whole_error_objects_of_the_supabase_dialect_are_postgrests_word() {
+        let supabase = |protocol, status, body: &str| {
+            word(disposition(Route::Push, answered(Dialect::Supabase, protocol, status, body), NOW))
+        };
+        let whole = r#"{"code":"22P02","details":null,"hint":null,"message":"no"}"#;
+        let not_ours = "silent not_our_endpoint after 7000";
+        assert_eq!(supabase(None, 400, whole), "blame 22p02 final");
+        // The other dialect knows no such word, and a 200 is none.
+        assert_eq!(word(disposition(Route::Push, response(None, 400, whole), NOW)), not_ours);
+        assert_eq!(supabase(None, 200, whole), not_ours);
+        for stranger in [
+            "<html>",
+            "[]",
+            r#"{"code":"22P02","message":"no"}"#,
+            r#"{"code":401,"details":null,"hint":null,"message":"Invalid JWT"}"#,
+            r#"{"message":"Invalid API key","hint":"Double check your API key."}"#,
+            r#"{"code":"22P02","details":null,"hint":null}"#,
+        ] {
+            assert_eq!(supabase(None, 400, stranger), not_ours, "{stranger}");
+        }
+        assert_eq!(supabase(None, 413, "<html>"), "too large theirs");
+        // What the functions answer themselves is judged as anywhere.
+        assert_eq!(supabase(Some("1"), 409, r#"{"code":"device_forked"}"#), "forked");
+        assert_eq!(supabase(Some("1"), 200, &push_answer().to_string()), "pushed");
+    }
+
+    #[test]
+    fn what_postgres_says_of_a_value_is_not_kept() {
+        let told = |code: &str, message: &str| {
+            let body = json!({"code": code, "details": "(secret)", "hint": null, "message": message}).to_string();
+            match disposition(Route::Push, answered(Dialect::Supabase, None, 400, &body), NOW) {
+                Disposition::Blame(blame) => blame.message,
+                other => panic!("{other:?}"),
+            }
+        };
+        let value = r#"invalid input syntax for type uuid: "secret""#;
+        assert_eq!(told("22P02", value), "The database refused it (22P02).");
+        assert_eq!(told("42703", value), "The database refused it (42703).");
+        let constraint = r#"duplicate key value violates unique constraint "pins_pkey""#;
+        assert_eq!(told("23505", constraint), constraint);
+        assert_eq!(told("P0001", "Only on weekdays"), "Only on weekdays");
+    }
+
+    #[test]
     fn a_message_is_kept_short_and_in_one_line() {
         let detail = format!("a\nb{}", "x".repeat(1_000));
         let Disposition::Blame(blame) = disposition(Route::Push, ours(400, json!({"detail": detail})), NOW) else {
@@ -443,8 +534,16 @@ mod tests {
 
         #[test]
         fn no_answer_makes_it_panic(status in 100u16..600, header in prop::option::of("[0-9a-z]{0,3}"), body in any::<Vec<u8>>(), wait in "\\PC{0,20}") {
-            let outcome = Outcome::Answered(Response { status, protocol: header, retry_after: Some(wait), body });
-            disposition(Route::Push, outcome, NOW);
+            for dialect in [Dialect::Syncline, Dialect::Supabase] {
+                let (protocol, retry_after) = (header.clone(), Some(wait.clone()));
+                let outcome = Outcome::Answered(Response { status, protocol, retry_after, body: body.clone(), dialect });
+                disposition(Route::Push, outcome, NOW);
+            }
+        }
+
+        #[test]
+        fn no_error_object_makes_it_panic(status in 300u16..600, code in "\\PC{0,8}", message in "\\PC{0,20}") {
+            postgrest(status, &code, &message);
         }
     }
 }

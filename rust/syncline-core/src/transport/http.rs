@@ -2,45 +2,63 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use reqwest::{Client, Url, redirect, retry};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use syncline_protocol::{MAX_INFLATED_BYTES, PROTOCOL_HEADER};
 
-use super::{BoxFuture, Request, Response, Route, Token, Transport, TransportError};
-use crate::config::Network;
+use super::{BoxFuture, Dialect, Request, Response, Route, Token, Transport, TransportError};
+use crate::config::{Endpoint, Network};
 use crate::error::{Result, SynclineError};
 
+/// Names the project to Supabase's gateway.
+const API_KEY: HeaderName = HeaderName::from_static("apikey");
+/// Names the schema of a function to PostgREST.
+const CONTENT_PROFILE: HeaderName = HeaderName::from_static("content-profile");
+/// Begins the keys that pass by all row policies, and that no device may hold.
+const SECRET_KEY: &str = "sb_secret_";
 /// Shorter bodies are sent as they are: compressing them saves no packet.
 const COMPRESS_FROM_BYTES: usize = 1024;
 
 /// Speaks HTTP/2 or HTTP/1.1 with one endpoint, over TLS with bundled roots.
 ///
 /// Certificates that the device's user installed are not honoured; private authorities are given in
-/// [`Network::extra_roots_pem`]. A redirect is an answer like any other and never followed, so the token reaches nobody
+/// [`Network::extra_roots_pem`]. A redirect is an answer like any other and never followed, so token and key reach nobody
 /// but the endpoint. Futures must be polled within a tokio runtime with time and I/O enabled, as
 /// [`System`](crate::environment::System) is one.
 pub struct HttpTransport {
     client: Client,
+    dialect: Dialect,
     push: Url,
     pull: Url,
+    /// What every request carries.
+    headers: HeaderMap,
 }
 
 impl HttpTransport {
-    /// A transport to the endpoint whose paths begin at `base_url`, as `https://sync.example.com`.
+    /// A transport to `endpoint`.
     ///
     /// # Errors
     /// `InvalidConfig` if the URL is not an absolute `https://` one (or `http://` to loopback, or to any host with
-    /// `allow_cleartext`), carries a user, a query or a fragment, or if an extra root is not a certificate in PEM.
-    pub fn new(base_url: &str, network: &Network) -> Result<Self> {
-        let base = check_base(base_url, network.allow_cleartext)?;
-        let path = |name: &str| {
-            let mut url = base.clone();
-            url.set_path(&format!("{}/v1/{name}", base.path().trim_end_matches('/')));
-            url
+    /// `allow_cleartext`), carries a user, a query or a fragment, if the publishable key is none, or if an extra root is not
+    /// a certificate in PEM.
+    pub fn new(endpoint: &Endpoint, network: &Network) -> Result<Self> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let (url, dialect) = match endpoint {
+            Endpoint::Syncline { url } => (url, Dialect::Syncline),
+            Endpoint::Supabase { url, publishable_key } => {
+                headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+                headers.insert(CONTENT_PROFILE, HeaderValue::from_static("public"));
+                headers.insert(API_KEY, api_key(publishable_key)?);
+                (url, Dialect::Supabase)
+            }
         };
+        let base = check_base(url, network.allow_cleartext)?;
         let mut client = Client::builder()
             .tls_backend_preconfigured(tls(&network.extra_roots_pem)?)
             .redirect(redirect::Policy::none())
@@ -54,7 +72,18 @@ impl HttpTransport {
         }
         let client =
             client.build().map_err(|_| invalid("endpoint", "cannot be reached with this TLS configuration"))?;
-        Ok(Self { push: path("push"), pull: path("pull"), client })
+        let path = |route: Route| {
+            let below = match (dialect, route) {
+                (Dialect::Syncline, Route::Push) => "v1/push",
+                (Dialect::Syncline, Route::Pull) => "v1/pull",
+                (Dialect::Supabase, Route::Push) => "rest/v1/rpc/syncline_push",
+                (Dialect::Supabase, Route::Pull) => "rest/v1/rpc/syncline_pull",
+            };
+            let mut url = base.clone();
+            url.set_path(&format!("{}/{below}", base.path().trim_end_matches('/')));
+            url
+        };
+        Ok(Self { push: path(Route::Push), pull: path(Route::Pull), client, dialect, headers })
     }
 
     async fn exchange(&self, request: Request, token: Token) -> std::result::Result<Response, TransportError> {
@@ -62,10 +91,11 @@ impl HttpTransport {
             Route::Push => self.push.clone(),
             Route::Pull => self.pull.clone(),
         };
-        let mut headers = HeaderMap::new();
+        let mut headers = self.headers.clone();
         headers.insert(AUTHORIZATION, bearer(&token)?);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = match compress(&request.body) {
+        // PostgREST would take the packed bytes for the document.
+        let packed = if self.dialect == Dialect::Supabase { None } else { compress(&request.body) };
+        let body = match packed {
             Some((encoding, smaller)) => {
                 headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
                 smaller
@@ -80,6 +110,7 @@ impl HttpTransport {
             protocol: header(PROTOCOL_HEADER),
             retry_after: header(RETRY_AFTER.as_str()),
             body: Vec::new(),
+            dialect: self.dialect,
         };
         // Chunk by chunk, inflated: neither an endless answer nor a compressed bomb fills the memory.
         while let Some(chunk) = answer.chunk().await.map_err(|error| classify(&error))? {
@@ -145,6 +176,20 @@ fn tls(extra_roots_pem: &[String]) -> Result<ClientConfig> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// The error names no part of the key.
+fn api_key(key: &str) -> Result<HeaderValue> {
+    if key.starts_with(SECRET_KEY) {
+        return Err(invalid(
+            "publishable_key",
+            "is a secret key: it opens every row of the project, and must be revoked",
+        ));
+    }
+    let value = HeaderValue::try_from(key).ok().filter(|_| !key.is_empty());
+    let mut value = value.ok_or_else(|| invalid("publishable_key", "is empty, or does not fit into a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn bearer(token: &Token) -> std::result::Result<HeaderValue, TransportError> {

@@ -7,13 +7,23 @@ use std::pin::Pin;
 
 pub use http::HttpTransport;
 
-/// Which of the endpoint's paths is meant.
+/// What is asked of the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {
-    /// `POST /v1/push`
+    /// `POST /v1/push`, or the function `syncline_push`
     Push,
-    /// `POST /v1/pull`
+    /// `POST /v1/pull`, or the function `syncline_pull`
     Pull,
+}
+
+/// How the endpoint is spoken to, which says what counts as its word.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Spec §6: what carries the header `syncline-protocol`.
+    #[default]
+    Syncline,
+    /// Functions behind PostgREST: its error objects too, which lack that header.
+    Supabase,
 }
 
 /// One request, without its credential.
@@ -36,6 +46,8 @@ pub struct Response {
     pub retry_after: Option<String>,
     /// The body, inflated, up to 8 MiB.
     pub body: Vec<u8>,
+    /// How the endpoint was spoken to.
+    pub dialect: Dialect,
 }
 
 /// Why nothing came back.

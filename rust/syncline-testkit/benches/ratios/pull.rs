@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::params;
 use serde_json::{Value, json};
 use syncline_core::Durability;
-use syncline_core::transport::{BoxFuture, Request, Response, Route, Token, Transport, TransportError};
+use syncline_core::transport::{BoxFuture, Dialect, Request, Response, Route, Token, Transport, TransportError};
 
 use crate::raw::Raw;
 use crate::support::{config, entity_id, open, payload, timed};
@@ -30,7 +30,8 @@ impl Transport for Pages {
             if page >= self.until {
                 return Err(TransportError::Broken("killed here".into()));
             }
-            Ok(Response { status: 200, protocol: Some("1".into()), retry_after: None, body: self.pages[page].clone() })
+            let (protocol, body) = (Some("1".into()), self.pages[page].clone());
+            Ok(Response { status: 200, protocol, retry_after: None, body, dialect: Dialect::Syncline })
         })
     }
 }

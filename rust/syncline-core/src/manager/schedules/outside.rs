@@ -19,7 +19,8 @@ use crate::error::Result;
 use crate::operation::NewOperation;
 use crate::store::{Prepared, Store, StoreOptions};
 use crate::transport::{
-    BoxFuture, CredentialProvider, CredentialReason, Request, Response, Route, Token, Transport, TransportError,
+    BoxFuture, CredentialProvider, CredentialReason, Dialect, Request, Response, Route, Token, Transport,
+    TransportError,
 };
 
 pub(super) fn now() -> Timestamp {
@@ -268,6 +269,7 @@ impl Transport for Endpoint {
                 protocol: Some("1".to_owned()),
                 retry_after: None,
                 body: answer.to_string().into_bytes(),
+                dialect: Dialect::Syncline,
             })
         })
     }

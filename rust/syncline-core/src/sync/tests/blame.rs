@@ -127,6 +127,65 @@ fn ce36_a_proxy_that_refuses_one_payload_delays_only_that_one() {
 }
 
 #[test]
+fn a_batch_that_the_database_does_not_finish_in_time_goes_in_smaller_ones() {
+    let mut endpoint = Endpoint::default();
+    let mut rig = Rig::ready(1, &mut endpoint);
+    rig.create_many(60);
+    rig.run_for(120_000, |request| match request.operations().len() {
+        0..=7 => endpoint.answer(request),
+        _ => postgrest(500, "57014"),
+    });
+    assert_eq!(rig.completed(), 60);
+}
+
+#[test]
+fn an_operation_that_the_database_never_finishes_waits_and_is_charged_nothing() {
+    let mut endpoint = Endpoint::default();
+    let mut rig = Rig::ready(1, &mut endpoint);
+    rig.create_many(10);
+    let slow = rig.enqueue(NewOperation::create("pin", "p", r#"{"title":"SLOW"}"#));
+    rig.run_for(30_000, |request| match request.carries("SLOW") {
+        true => postgrest(500, "57014"),
+        false => endpoint.answer(request),
+    });
+    let waiting = rig.operation(&slow.id);
+    assert_eq!((waiting.status, waiting.attempts), (OperationStatus::Pending, 0));
+    assert_eq!(waiting.reason.as_deref(), Some("statement_timeout"));
+    assert_eq!(rig.completed(), 10);
+}
+
+#[test]
+fn functions_that_are_not_there_yet_cost_no_operation_anything() {
+    let mut endpoint = Endpoint::default();
+    let mut rig = Rig::ready(1, &mut endpoint);
+    let receipt = rig.create("e");
+    rig.run_for(60_000, |_| postgrest(404, "PGRST202"));
+    let waiting = rig.operation(&receipt.id);
+    assert_eq!((waiting.status, waiting.attempts, waiting.reason), (OperationStatus::Pending, 0, None));
+    match rig.driver.state(rig.now) {
+        crate::metrics::SyncState::Backoff { reason, .. } => assert_eq!(reason, "function_not_found"),
+        other => panic!("{other:?}"),
+    }
+    rig.run_for(300_000, |request| endpoint.answer(request));
+    assert_eq!(rig.status(&receipt), OperationStatus::Completed);
+}
+
+#[test]
+fn what_postgres_cannot_read_is_found_in_its_batch_and_fails_alone() {
+    let mut endpoint = Endpoint::default();
+    let mut rig = Rig::ready(1, &mut endpoint);
+    rig.create_many(30);
+    let poison = rig.enqueue(NewOperation::create("pin", "p", r#"{"title":"POISON"}"#));
+    rig.run_for(30_000, |request| match request.carries("POISON") {
+        true => postgrest(400, "22P02"),
+        false => endpoint.answer(request),
+    });
+    let failed = rig.operation(&poison.id);
+    assert_eq!((failed.status, failed.reason.as_deref()), (OperationStatus::Failed, Some("22p02")));
+    assert_eq!(rig.completed(), 30);
+}
+
+#[test]
 fn other_lanes_and_the_pull_go_on_during_a_search() {
     let mut endpoint = Endpoint::default();
     let mut rig = Rig::ready(2, &mut endpoint);

@@ -18,7 +18,7 @@ use crate::config::{Durability, EntityType, Retention};
 use crate::environment::Random;
 use crate::operation::{NewOperation, Operation, OperationStatus, Receipt};
 use crate::store::{Prepared, Reader, Store, StoreOptions};
-use crate::transport::{CredentialReason, Request, Response, Route};
+use crate::transport::{CredentialReason, Dialect, Request, Response, Route};
 
 /// Draws the highest number allowed, and never the same bytes twice.
 #[derive(Default)]
@@ -305,6 +305,7 @@ pub(super) fn ours(status: u16, body: &Value) -> Outcome {
         protocol: Some("1".into()),
         retry_after: None,
         body: body.to_string().into_bytes(),
+        dialect: Dialect::Syncline,
     })
 }
 
@@ -315,7 +316,19 @@ pub(super) fn problem(code: ProblemCode) -> Outcome {
 
 /// Somebody else's answer.
 pub(super) fn theirs(status: u16) -> Outcome {
-    Outcome::Answered(Response { status, protocol: None, retry_after: None, body: b"<html>".to_vec() })
+    Outcome::Answered(Response {
+        status,
+        protocol: None,
+        retry_after: None,
+        body: b"<html>".to_vec(),
+        dialect: Dialect::Syncline,
+    })
+}
+
+/// PostgREST's error object, in the Supabase dialect.
+pub(super) fn postgrest(status: u16, code: &str) -> Outcome {
+    let body = json!({"code": code, "details": null, "hint": null, "message": "no"}).to_string().into_bytes();
+    Outcome::Answered(Response { status, protocol: None, retry_after: None, body, dialect: Dialect::Supabase })
 }
 
 /// With a `Retry-After`.
