@@ -33,6 +33,7 @@
 //! - The `oracle` reads the files and holds them against each other and what the app was told, rule by rule of spec §9:
 //!   [`World::assert_invariants`] for a test's world, a simulated life after every step, [`files::judge`] for files that real
 //!   processes left behind.
+//! - [`postgres::Cluster`] is a private Postgres with Syncline's migrations.
 
 mod broken;
 pub mod contract;
@@ -42,6 +43,8 @@ mod lock;
 pub mod model;
 mod network;
 mod oracle;
+#[cfg(unix)]
+pub mod postgres;
 mod server;
 mod server_state;
 pub mod simulation;

@@ -21,6 +21,7 @@ mod view;
 
 use std::collections::BTreeSet;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use syncline_protocol::{
     MAX_INFLATED_BYTES, MAX_OPERATIONS, MAX_PAYLOAD_BYTES, Problem, ProblemCode, PullRequest, PushRequest, Timestamp,
@@ -111,6 +112,29 @@ pub trait Endpoint: Send {
     /// The store's; then it is tried again the next day.
     fn maintain(&mut self, _now: Timestamp) -> Result<(), StorageError> {
         Ok(())
+    }
+}
+
+/// An endpoint that answers several requests at once.
+pub trait Concurrent: Send + Sync {
+    /// See [`Endpoint::handle`].
+    fn handle(&self, request: Request<'_>, claims: &Claims, now: Timestamp, random: &mut dyn Random) -> Answer;
+
+    /// See [`Endpoint::maintain`].
+    ///
+    /// # Errors
+    /// The store's.
+    fn maintain(&self, now: Timestamp) -> Result<(), StorageError>;
+}
+
+/// One request after the other: the store has one writer anyway.
+impl<E: Endpoint + ?Sized> Concurrent for Mutex<Box<E>> {
+    fn handle(&self, request: Request<'_>, claims: &Claims, now: Timestamp, random: &mut dyn Random) -> Answer {
+        self.lock().handle(request, claims, now, random)
+    }
+
+    fn maintain(&self, now: Timestamp) -> Result<(), StorageError> {
+        self.lock().maintain(now)
     }
 }
 

@@ -28,7 +28,7 @@ use crate::auth::{AuthError, Verifier};
 use crate::config::{Config, LimitsConfig, ServeError};
 use crate::contract;
 use crate::endpoint::types::Types;
-use crate::endpoint::{Answer, Claims, Embedded, Endpoint, Random, Request};
+use crate::endpoint::{Answer, Claims, Concurrent, Embedded, Endpoint, Random, Request};
 use crate::store::sqlite::SqliteStore;
 use body::Encoding;
 use limit::RateLimit;
@@ -44,8 +44,8 @@ const MAINTENANCE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Server(Arc<Parts>);
 
 struct Parts {
-    /// One request at a time is decided; the store has one writer anyway.
-    endpoint: Mutex<(Box<dyn Endpoint>, Box<dyn Random>)>,
+    endpoint: Box<dyn Concurrent>,
+    random: Mutex<Box<dyn Random>>,
     verifier: Verifier,
     clock: Box<dyn Clock>,
     limits: LimitsConfig,
@@ -89,7 +89,7 @@ pub async fn serve(
 }
 
 impl Server {
-    /// Puts an endpoint behind HTTP.
+    /// Puts an endpoint behind HTTP that answers one request at a time.
     ///
     /// # Errors
     /// A limit that is 0.
@@ -100,10 +100,24 @@ impl Server {
         clock: Box<dyn Clock>,
         random: Box<dyn Random>,
     ) -> Result<Self, ServeError> {
+        Self::concurrent(Box::new(Mutex::new(endpoint)), verifier, limits, clock, random)
+    }
+
+    /// Puts an endpoint behind HTTP that answers several requests at once.
+    ///
+    /// # Errors
+    /// A limit that is 0.
+    pub fn concurrent(
+        endpoint: Box<dyn Concurrent>,
+        verifier: Verifier,
+        limits: LimitsConfig,
+        clock: Box<dyn Clock>,
+        random: Box<dyn Random>,
+    ) -> Result<Self, ServeError> {
         let rate = RateLimit::new(&limits)?;
         let in_flight = Arc::new(Semaphore::new(limits.max_in_flight as usize));
-        let (endpoint, metrics) = (Mutex::new((endpoint, random)), Metrics::new());
-        Ok(Self(Arc::new(Parts { endpoint, verifier, clock, limits, rate, in_flight, metrics })))
+        let (random, metrics) = (Mutex::new(random), Metrics::new());
+        Ok(Self(Arc::new(Parts { endpoint, random, verifier, clock, limits, rate, in_flight, metrics })))
     }
 
     /// Serves on `listener` until `shutdown` resolves; then finishes the requests under way. Speaks HTTP/1.1, up to 1024
@@ -128,7 +142,7 @@ impl Server {
         let server = self.clone();
         let done = shell::blocking(move || {
             let now = server.0.clock.now();
-            server.0.endpoint.lock().0.maintain(now)
+            server.0.endpoint.maintain(now)
         });
         match done.await {
             Ok(Ok(())) => {}
@@ -198,9 +212,16 @@ impl Server {
             Path::Push => Request::Push(&body),
             Path::Pull => Request::Pull(&body),
         };
-        let mut endpoint = parts.endpoint.lock();
-        let (endpoint, random) = &mut *endpoint;
-        Ok(endpoint.handle(request, claims, parts.clock.now(), random.as_mut()))
+        Ok(parts.endpoint.handle(request, claims, parts.clock.now(), &mut Drawing(&parts.random)))
+    }
+}
+
+/// The server's randomness, taken only while something is drawn.
+struct Drawing<'a>(&'a Mutex<Box<dyn Random>>);
+
+impl Random for Drawing<'_> {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.lock().fill(bytes);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the endpoint needs of a database, and the embedded one. SQL text lives only here.
 
+pub mod postgres;
 pub mod sqlite;
 
 use syncline_protocol::{Conflict, FirstStatus, OperationKind, ResultError, Timestamp};

@@ -1,0 +1,254 @@
+//! A private Postgres cluster for tests: made in a folder of its own, reached through a socket there, ended with its owner.
+//!
+//! ```no_run
+//! use syncline_testkit::postgres::{Cluster, Durability};
+//!
+//! let cluster = Cluster::start(Durability::None);
+//! let database = cluster.database("contract"); // with Syncline's migrations
+//! println!("{}", database.url()); // for `PostgresConfig::new`, tokio-postgres, psql
+//! ```
+//!
+//! The binaries are found by `SYNCLINE_PG_BIN`, `pg_config`, or where Debian puts them. Postgres refuses to run as root: then
+//! it runs as `postgres`, or else as `nobody`. A shell watches the pipe to this process and stops the cluster when it closes,
+//! so that nothing outlives a test that was killed.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use syncline_server::{PostgresConfig, PostgresEndpoint};
+use tempfile::TempDir;
+
+/// Whether what was committed survives the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It does not: for tests of answers.
+    None,
+    /// It does: for tests of speed and of kills.
+    Full,
+}
+
+/// Starts, says `ready`, and stops when standard input closes.
+const WATCH: &str = r#"
+"$1/pg_ctl" --pgdata "$2" --log "$2/log" --options "$3" --wait --timeout 120 start >/dev/null || { cat "$2/log" >&2; exit 1; }
+echo ready
+cat >/dev/null
+"$1/pg_ctl" --pgdata "$2" --mode immediate --wait stop >/dev/null 2>&1
+"#;
+const SUPERUSER: &str = "postgres";
+const TEMPLATE: &str = "syncline_template";
+
+/// A running cluster. Dropping it stops it and removes its files.
+pub struct Cluster {
+    bin: PathBuf,
+    folder: TempDir,
+    user: Option<(u32, u32)>,
+    options: String,
+    watch: Option<Child>,
+}
+
+impl Cluster {
+    /// Makes a cluster and starts it.
+    ///
+    /// # Panics
+    /// With what is missing, or what the cluster wrote into its log.
+    pub fn start(durability: Durability) -> Self {
+        Self::start_with(durability, &[])
+    }
+
+    /// The same with settings, as `work_mem=8MB`.
+    ///
+    /// # Panics
+    /// See [`Cluster::start`].
+    pub fn start_with(durability: Durability, settings: &[&str]) -> Self {
+        let bin = find_binaries().expect("PostgreSQL 15 or later: install it (Debian: apt install postgresql-15)");
+        let folder = tempfile::Builder::new().prefix("syncline-pg-").tempdir().expect("a folder can be made");
+        let user = unprivileged(folder.path());
+        if let Some((user, group)) = user {
+            chown(folder.path(), Some(user), Some(group)).expect("root may give folders away");
+        }
+        let mut options = format!("-k {} -c listen_addresses='' -c max_connections=60", folder.path().display());
+        if durability == Durability::None {
+            options += " -c fsync=off -c synchronous_commit=off -c full_page_writes=off";
+        }
+        for setting in settings {
+            options += &format!(" -c {setting}");
+        }
+        let mut cluster = Self { bin, folder, user, options, watch: None };
+        let data = cluster.data();
+        let made = cluster
+            .command("initdb")
+            .args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"])
+            .arg("--pgdata")
+            .arg(&data)
+            .output()
+            .expect("initdb runs");
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        cluster.resume();
+        cluster
+    }
+
+    /// Starts it again, after [`Cluster::stop`] or [`Cluster::kill`].
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn resume(&mut self) {
+        let mut command = self.prepared(Command::new("sh"));
+        command.args(["-c", WATCH, "sh"]).arg(&self.bin).arg(self.data()).arg(&self.options);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let mut watch = command.spawn().expect("sh runs");
+        let mut line = String::new();
+        let read = BufReader::new(watch.stdout.take().expect("it is piped")).read_line(&mut line);
+        assert!(read.is_ok() && line.trim() == "ready", "the cluster does not start, see above");
+        self.watch = Some(watch);
+    }
+
+    /// Stops it as a power failure would, but for what the system has not yet written.
+    pub fn stop(&mut self) {
+        if let Some(mut watch) = self.watch.take() {
+            drop(watch.stdin.take());
+            let _ = watch.wait();
+        }
+    }
+
+    /// Kills every process of it with SIGKILL, in the order postmaster, others.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill(&mut self) {
+        let file = self.data().join("postmaster.pid");
+        let text = std::fs::read_to_string(file).expect("it runs");
+        let pid = text.lines().next().expect("the first line is the pid").to_owned();
+        let done = self.command("pg_ctl").args(["kill", "KILL", &pid]).output().expect("pg_ctl runs");
+        assert!(done.status.success());
+        self.stop();
+    }
+
+    /// Makes a database with Syncline's migrations. Names are unique in a cluster.
+    ///
+    /// # Panics
+    /// If a migration fails.
+    pub fn database(&self, name: &str) -> Database {
+        if self.sql("postgres", &format!("SELECT 1 FROM pg_database WHERE datname = '{TEMPLATE}'")).is_empty() {
+            self.sql("postgres", &format!("CREATE DATABASE {TEMPLATE}"));
+            let config = PostgresConfig::new(self.existing(TEMPLATE).url());
+            let opened = PostgresEndpoint::open(&config, true);
+            drop(opened.unwrap_or_else(|error| panic!("{error}")));
+            // The template may be copied only while nobody is connected to it.
+            self.sql("postgres", &format!("ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false"));
+            self.sql(
+                "postgres",
+                &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{TEMPLATE}'"),
+            );
+        }
+        self.sql("postgres", &format!("CREATE DATABASE \"{name}\" TEMPLATE {TEMPLATE}"));
+        self.existing(name)
+    }
+
+    /// Makes a database with nothing in it.
+    ///
+    /// # Panics
+    /// If there is one of this name.
+    pub fn empty_database(&self, name: &str) -> Database {
+        self.sql("postgres", &format!("CREATE DATABASE \"{name}\""));
+        self.existing(name)
+    }
+
+    fn existing(&self, name: &str) -> Database {
+        Database { url: format!("host={} user={SUPERUSER} dbname={name}", self.folder.path().display()) }
+    }
+
+    /// Runs statements with psql, and gives what they print, unaligned, without headings.
+    ///
+    /// # Panics
+    /// With the database's message, if one fails.
+    pub fn sql(&self, database: &str, statements: &str) -> String {
+        let mut command = self.command("psql");
+        command.args(["-qXAt", "-v", "ON_ERROR_STOP=1", "-f", "-", "-d", database, "-U", SUPERUSER, "-h"]);
+        let mut child = command
+            .arg(self.folder.path())
+            .env("PGOPTIONS", "-c client_min_messages=warning")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("psql runs");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        std::io::Write::write_all(&mut stdin, statements.as_bytes()).expect("psql reads");
+        drop(stdin);
+        let done = child.wait_with_output().expect("psql ends");
+        assert!(done.status.success(), "psql: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).trim_end().to_owned()
+    }
+
+    /// The folder of its socket, for `PGHOST`.
+    pub fn socket(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The folder of its data.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A command of this Postgres, run as the cluster's user.
+    pub fn command(&self, name: &str) -> Command {
+        self.prepared(Command::new(self.bin.join(name)))
+    }
+
+    fn prepared(&self, mut command: Command) -> Command {
+        command.current_dir(self.folder.path()).env("LC_ALL", "C").env_remove("PGOPTIONS").stdin(Stdio::null());
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A database of a [`Cluster`].
+#[derive(Debug, Clone)]
+pub struct Database {
+    url: String,
+}
+
+impl Database {
+    /// Where it is, as its superuser.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// The folder of `initdb`, `pg_ctl` and the others.
+pub fn find_binaries() -> Option<PathBuf> {
+    let said = std::env::var_os("SYNCLINE_PG_BIN").map(PathBuf::from);
+    let configured = || {
+        let output = Command::new("pg_config").arg("--bindir").output().ok()?;
+        Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
+    };
+    let debian = (15..=18).rev().map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin")));
+    let mut folders = said.into_iter().chain(debian).chain(std::iter::once_with(configured).flatten());
+    folders.find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+}
+
+/// Whom Postgres runs as, if we are root: user and group.
+fn unprivileged(own: &Path) -> Option<(u32, u32)> {
+    let we_are_root = std::fs::metadata(own).is_ok_and(|folder| folder.uid() == 0);
+    if !we_are_root {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let ids = |name: &str| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    ids("postgres").or_else(|| ids("nobody"))
+}
