@@ -1,10 +1,10 @@
 -- Reading requests: what a request must be before anything is looked up (docs/protocol.md). A malformed request is refused whole,
 -- its member named; a payload that breaks a rule is the operation's own matter (`rejected`), so that nothing else suffers.
 --
--- The body is `json`: Postgres has checked its syntax and nothing else. Three things that JSON may hold would make Postgres
--- fail in the middle of a batch, and are looked for first, in one pass over the text: NUL and lone surrogates (no text holds
--- them), numbers beyond what `numeric` holds, and explicit nulls where a default was meant. They are rare, so everything else
--- takes the direct way.
+-- The body is `json`: Postgres has checked its syntax and nothing else. What JSON may hold and Postgres cannot, would make it
+-- fail in the middle of a batch: NUL and lone surrogates (no text holds them), numbers beyond what `numeric` holds. They are
+-- looked for in the text first, as are explicit nulls where a default was meant. All are rare: what has none of them takes
+-- the direct way.
 --
 -- NUL and lone surrogates are replaced by a mark with a control character, which no id may contain, and which a payload's
 -- reader finds again; a payload's own text is restored before it is hashed.
@@ -25,13 +25,12 @@ create type syncline.request as (
   entity_types text[], page bigint
 );
 
--- What needs care: see above.
+-- Whether a body needs care: see above. Also where a payload is a text, whose own form only the slow way keeps.
 create function syncline.needs_care(p_text text) returns boolean
 language sql immutable set search_path = '' as $$
   select p_text ~ concat(
-    '\\u(?:0000|[dD][89a-fA-F])',
-    '|"(?:void|depends_on|base_clock|mark|dry_run|forgotten_through|operations|limit|protocol)"\s*:\s*null',
-    '|[0-9][eE][-+]?0*[1-9][0-9]{3}|[0-9]{200}')
+    '\\u(?:0000|[dD][89a-fA-F])|"payload"\s*:\s*"',
+    '|"(?:void|depends_on|base_clock|mark|dry_run|forgotten_through|operations)"\s*:\s*null')
 $$;
 
 -- The body with every NUL and lone surrogate as `mark` + its four digits; `mark` is null if there is none.
@@ -191,18 +190,20 @@ $$;
 create function syncline.read_object(p_text text, p_careful boolean) returns jsonb
 language plpgsql immutable set search_path = '' as $$
 declare
-  v_nesting int := length(p_text) - length(translate(p_text, '{[', ''));
+  v_nesting constant int := length(p_text) - length(translate(p_text, '{[', ''));
+  -- Numbers of many digits or with an exponent; one in a text only costs the closer look.
+  v_numbers constant boolean := p_text ~ '[:,[]\s*-?[0-9.]*(?:[0-9]{16}|[0-9][eE])';
   v_object jsonb;
 begin
   if left(p_text, 1) <> '{' or v_nesting > 1000
-    or p_careful and p_text ~ '\\u0001|[0-9][eE][-+]?0*[1-9][0-9]{3}|[0-9]{200}' then
+    or p_careful and strpos(p_text, '\u0001') > 0
+    or v_numbers and p_text ~ '[0-9][eE][-+]?0*[1-9][0-9]{3}|[0-9]{200}' then
     return null;
   end if;
   v_object := p_text::jsonb;
   if v_nesting > 32 and jsonb_path_exists(v_object, 'strict $.**{33}')
     or syncline.quotes(p_text) <> syncline.quotes(v_object::text)
-    or p_text ~ '[0-9]{16}|[0-9][eE]'
-      and jsonb_path_exists(v_object, 'strict $.** ? (@ >= 9007199254740991.5 || @ <= -9007199254740991.5)') then
+    or v_numbers and jsonb_path_exists(v_object, 'strict $.** ? (@ >= 9007199254740991.5 || @ <= -9007199254740991.5)') then
     return null;
   end if;
   return v_object;
@@ -356,6 +357,8 @@ create function syncline.read_operations(r syncline.request, p_settings syncline
 language plpgsql stable set search_path = '' as $$
 declare
   v_wrong int;
+  v_elements json[];
+  v_nulls text[];
   v_max_at constant bigint := p_now + 60000;
 begin
   select min(e.n) into v_wrong
@@ -364,9 +367,13 @@ begin
     about := syncline.invalid(format('operations[%s]', v_wrong - 1), 'has the wrong type or form');
     return;
   end if;
+  if r.careful then
+    select array_agg(e.value order by e.n), array_agg(syncline.null_fault(e.value) order by e.n) into v_elements, v_nulls
+    from json_array_elements(r.operations) with ordinality as e(value, n);
+  end if;
   with raw as (
     select x.*, x.n::int as place,
-      case when json_typeof(x.payload) = 'string' then (r.operations -> (x.n - 1)::int -> 'payload')::text else x.payload::text end as text
+      case when json_typeof(x.payload) = 'string' then (v_elements[x.n] -> 'payload')::text else x.payload::text end as text
     from rows from (json_to_recordset(r.operations) as (id json, idempotency_key json, sequence json, operation json,
       entity_type json, entity_id json, payload json, before json, base_clock json, "timestamp" json, transaction_id json,
       depends_on json, void json, conflict_rule json, delete_rule json)) with ordinality as x(id, idempotency_key, sequence,
@@ -411,7 +418,7 @@ begin
         when json_typeof(t.void) <> 'boolean' then 'void'
         when t.conflict_rule is not null and t.t_conflict is null then 'conflict_rule'
         when t.delete_rule is not null and t.t_delete is null then 'delete_rule'
-        when r.careful then syncline.null_fault(r.operations -> (t.place - 1))
+        when r.careful then v_nulls[t.place]
       end as later_fault
     from typed t
   )
