@@ -1,6 +1,7 @@
-//! What fuzzing found in damaged files: whatever a number in one says, calls answer with a result or an error, and panic never.
+//! Damaged files: whatever is in one, calls answer with a result or an error, and panic never; and once SQLite has met damage, the
+//! next open examines the file.
 
-use syncline_core::{NewOperation, OperationFilter};
+use syncline_core::{ListQuery, NewOperation, OperationFilter, SynclineError};
 use syncline_protocol::ProblemCode;
 use syncline_testkit::{Fault, TestDevice, World};
 
@@ -58,4 +59,43 @@ fn an_answer_that_cannot_be_stored_is_not_asked_for_again_at_once() {
     let manager = device.manager();
     let _ = world.run(async move { manager.process_queue().await });
     assert!(device.network.sent() <= before + 2, "{} requests", device.network.sent() - before);
+}
+
+/// A file that opens, and whose pages in the middle are damaged. `meet` must come upon them.
+fn examined_after(meet: impl FnOnce(&World, &TestDevice)) {
+    let mut world = World::new(1);
+    let mut device = world.device("a");
+    world.sync(&device);
+    for n in 0..200 {
+        let payload = format!(r#"{{"a":"{}"}}"#, "x".repeat(500));
+        device.enqueue(NewOperation::create("pin", format!("p{n}"), payload)).unwrap();
+    }
+    damage(&mut device, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let mut bytes = std::fs::read(device.path()).unwrap();
+    let pages = bytes.len() / 4096;
+    bytes[pages / 2 * 4096..(pages - 1) * 4096].fill(0x5a);
+    std::fs::write(device.path(), &bytes).unwrap();
+    device.open().expect("nobody has read the damaged pages yet");
+    meet(&world, &device);
+    device.kill();
+    let examined = device.open();
+    assert!(matches!(examined, Err(SynclineError::Corrupt { set_aside: Some(_) })), "{examined:?}");
+    device.open().expect("a new file");
+}
+
+#[test]
+fn damage_that_a_read_meets_is_examined_at_the_next_open() {
+    examined_after(|_, device| {
+        let read = device.list(&ListQuery::new("pin")).map(|page| page.entities.len());
+        assert_eq!(read, Err(SynclineError::Corrupt { set_aside: None }));
+    });
+}
+
+#[test]
+fn damage_that_delivery_meets_is_examined_at_the_next_open() {
+    examined_after(|world, device| {
+        let manager = device.manager();
+        let delivered = world.run(async move { manager.process_queue().await }).map(drop);
+        assert_eq!(delivered, Err(SynclineError::Corrupt { set_aside: None }));
+    });
 }

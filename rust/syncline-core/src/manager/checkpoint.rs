@@ -32,7 +32,8 @@ impl Checkpoints {
         let options = self.options.clone();
         let running = Arc::clone(&self.running);
         runtime.spawn(Box::pin(async move {
-            if let Err(error) = Checkpointer::open(&options).and_then(|connection| connection.checkpoint()) {
+            let moved = Checkpointer::open(&options).and_then(|connection| connection.checkpoint());
+            if let Err(error) = options.noticing(moved) {
                 log::warn!("the write-ahead log could not be moved into the file: {error}");
             }
             running.store(false, Ordering::Release);

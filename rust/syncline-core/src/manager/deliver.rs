@@ -4,6 +4,7 @@ use super::primitives::{Arc, watch};
 use super::shared::Shared;
 use super::tasks::{First, catch, race};
 use crate::environment::Environment;
+use crate::error::SynclineError;
 use crate::sync::Outcome;
 use crate::transport::{CredentialReason, Request, TransportError};
 
@@ -30,9 +31,10 @@ pub(super) async fn deliver(
     };
     let now = environment.clock.now();
     let taken =
-        shared.locked(|device| device.driver.answered(&mut device.store, ticket, outcome, now, &*environment.random));
-    if let Ok(Err(error)) = taken {
-        log::warn!("an answer could not be stored and will be asked for again: {error}");
+        shared.on_file(|device| device.driver.answered(&mut device.store, ticket, outcome, now, &*environment.random));
+    match taken {
+        Ok(_) | Err(SynclineError::Closed) => {}
+        Err(error) => log::warn!("an answer could not be stored and will be asked for again: {error}"),
     }
     shared.answered();
 }

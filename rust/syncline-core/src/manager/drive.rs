@@ -49,10 +49,11 @@ impl Device {
     /// Gives up what is in flight and releases the process lock. What cannot be written now, the next term mends.
     /// Gives back what was held, for those who still need it a moment.
     pub(super) fn disengage(&mut self, environment: &Environment) -> Option<Box<dyn LockGuard>> {
-        if self.guard.is_some()
-            && let Err(error) = self.driver.abandon_all(&mut self.store, environment.clock.now(), &*environment.random)
-        {
-            log::warn!("operations in flight could not be returned to pending yet: {error}");
+        if self.guard.is_some() {
+            let returned = self.driver.abandon_all(&mut self.store, environment.clock.now(), &*environment.random);
+            if let Err(error) = self.store.noticing(returned) {
+                log::warn!("operations in flight could not be returned to pending yet: {error}");
+            }
         }
         self.driver.pause();
         self.elsewhere = false;
@@ -86,7 +87,7 @@ impl Shared {
         loop {
             let now = environment.clock.now();
             // The lock is taken anew for each request, so that writers get their turn between two claims.
-            let (action, at_rest) = self.locked(|device| -> Result<_> {
+            let (action, at_rest) = self.on_file(|device| {
                 if device.guard.is_none() {
                     return Ok((Action::Wait { until: None }, true));
                 }
@@ -96,7 +97,7 @@ impl Shared {
                     device.guard = None;
                 }
                 Ok((action, at_rest))
-            })??;
+            })?;
             match action {
                 Action::Send { ticket, request, reason } => {
                     let abandoned = self.abandoned.subscribe();
@@ -151,12 +152,13 @@ impl Shared {
 
     /// How long to wait before the next turn; none when this task is no longer wanted.
     fn background_turn(self: &Arc<Self>, task: u64) -> Option<Duration> {
-        let engaged = self.locked(|device| (device.background == Some(task)).then(|| device.engage(&self.environment)));
+        let engaged = self
+            .on_file(|device| (device.background == Some(task)).then(|| device.engage(&self.environment)).transpose());
         let pumped = match engaged {
-            Ok(None) | Err(_) => return None,
-            Ok(Some(Ok(false))) => return Some(ELSEWHERE_RETRY),
-            Ok(Some(Ok(true))) => self.pump(),
-            Ok(Some(Err(error))) => Err(error),
+            Ok(None) => return None,
+            Ok(Some(false)) => return Some(ELSEWHERE_RETRY),
+            Ok(Some(true)) => self.pump(),
+            Err(error) => Err(error),
         };
         match pumped {
             Ok(pumped) => Some(self.wait_after(&pumped)),
@@ -244,14 +246,14 @@ impl Run {
     /// # Errors
     /// `Locked` while another process drains the file.
     pub(super) fn begin(shared: &Arc<Shared>) -> Result<Self> {
-        let before = shared.locked(|device| {
+        let before = shared.on_file(|device| {
             if !device.engage(&shared.environment)? {
                 return Err(SynclineError::Locked);
             }
             device.runs += 1;
             device.driver.nudge();
             Ok(device.driver.summary())
-        })??;
+        })?;
         Ok(Self { shared: Arc::clone(shared), before, lingers: true })
     }
 

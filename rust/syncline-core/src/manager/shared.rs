@@ -97,19 +97,17 @@ impl Shared {
         Ok(value)
     }
 
+    /// The same for work on the file that may fail.
+    pub(super) fn on_file<T>(self: &Arc<Self>, work: impl FnOnce(&mut Device) -> Result<T>) -> Result<T> {
+        self.options.noticing(self.locked(work)?)
+    }
+
     /// Makes a write durable, perhaps in one commit with others, and lets delivery know.
     pub(super) fn write<T: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let job = |store: &mut Store| {
-            let result = job(store);
-            if matches!(result, Err(SynclineError::Corrupt { .. })) {
-                store.mark_suspect();
-            }
-            result
-        };
-        self.writer.write(job, |work| {
+        let written = self.writer.write(job, |work| {
             let background = self.locked(|device| {
                 work(&mut device.store);
                 device.driver.wake();
@@ -119,11 +117,12 @@ impl Shared {
                 self.wake.notify_one();
             }
             background.map(drop).ok()
-        })
+        });
+        self.options.noticing(written)
     }
 
     pub(super) fn read<T>(&self, job: impl FnOnce(&crate::store::Reader) -> Result<T>) -> Result<T> {
-        self.readers.read(job)
+        self.options.noticing(self.readers.read(job))
     }
 
     /// What delivery does now. A wait that is over is none, also before delivery has noticed.

@@ -38,7 +38,7 @@ impl SyncManager {
     /// # Errors
     /// `Storage`, `Closed`.
     pub fn unsent(&self) -> Result<SignOut> {
-        self.handle.shared.locked(|device| device.store.unsent())?.map(SignOut::from)
+        self.handle.shared.on_file(|device| device.store.unsent()).map(SignOut::from)
     }
 
     /// Ends delivery, does with what has not ended as `mode` says, and closes the manager. The file stays.
@@ -54,15 +54,15 @@ impl SyncManager {
                 return Err(SynclineError::Closed);
             }
             let now = shared.environment.clock.now();
-            let left = shared.locked(|device| {
+            let left = shared.on_file(|device| {
                 // Given up first, so that the count is of what stays.
                 drop(device.disengage(&shared.environment));
                 let left = device.store.unsent()?;
                 if mode == SignOutMode::Discard {
                     device.store.discard_all(now)?;
                 }
-                Ok::<_, SynclineError>(left)
-            })??;
+                Ok(left)
+            })?;
             shared.close(true);
             Ok(left.into())
         })

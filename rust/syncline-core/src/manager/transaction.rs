@@ -65,7 +65,7 @@ impl SyncTransaction {
     pub fn add(&mut self, operation: NewOperation) -> Result<&mut Self> {
         let shared = &self.manager.handle.shared;
         let prepared = self.manager.prepare(operation)?;
-        let member = shared.locked(|device| device.store.group_member(prepared))??;
+        let member = shared.on_file(|device| device.store.group_member(prepared))?;
         self.members.push(member);
         Ok(self)
     }

@@ -97,11 +97,9 @@ impl Store {
         read_device(&self.conn)
     }
 
-    /// Remembers that SQLite reported damage, so that the next open examines the whole file before it trusts it.
-    pub(crate) fn mark_suspect(&self) {
-        if self.options.vfs.is_none() {
-            let _ = File::create(suspect_marker(&self.options.path));
-        }
+    /// See [`StoreOptions::noticing`].
+    pub(crate) fn noticing<T>(&self, result: Result<T>) -> Result<T> {
+        self.options.noticing(result)
     }
 
     /// The state of the queue's end, read anew if another connection has written since.
@@ -374,6 +372,16 @@ fn declare_paths(conn: &Connection, options: &StoreOptions) -> Result<()> {
 fn check_integrity(conn: &Connection) -> Result<()> {
     let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict == "ok" { Ok(()) } else { Err(SynclineError::Corrupt { set_aside: None }) }
+}
+
+impl StoreOptions {
+    /// If `result` is that SQLite met damage, has the next open examine the whole file before it trusts it.
+    pub(crate) fn noticing<T>(&self, result: Result<T>) -> Result<T> {
+        if self.vfs.is_none() && matches!(result, Err(SynclineError::Corrupt { .. })) {
+            let _ = File::create(suspect_marker(&self.path));
+        }
+        result
+    }
 }
 
 fn suspect_marker(path: &Path) -> PathBuf {

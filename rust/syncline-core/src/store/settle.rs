@@ -1,6 +1,7 @@
 //! What an answer does to the queue and the replica. Everything in it is settled in one transaction, or nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::AddAssign;
 
 use rusqlite::params;
 use syncline_protocol::{
@@ -48,18 +49,34 @@ pub(crate) struct SettledCounts {
     pub put_off: u64,
 }
 
+impl AddAssign for SettledCounts {
+    fn add_assign(&mut self, more: Self) {
+        let Self { completed, merged, conflicted, failed, cancelled, put_off } = more;
+        self.completed += completed;
+        self.merged += merged;
+        self.conflicted += conflicted;
+        self.failed += failed;
+        self.cancelled += cancelled;
+        self.put_off += put_off;
+    }
+}
+
 /// A decided operation, in the words of the queue.
 enum Decision {
-    /// `in_base`: with this very answer the base has it, so that nothing has to fold it any more.
-    Completed {
-        verdict: &'static str,
-        dot: Dot,
-        in_base: bool,
-    },
+    Completed(Completion),
     Conflicted,
     Rejected(ResultError),
     Deferred,
     Retry(ResultError),
+}
+
+/// How an operation was applied.
+struct Completion {
+    verdict: &'static str,
+    version: u64,
+    dot: Dot,
+    /// With this very answer the base has it, so that nothing has to fold it any more.
+    in_base: bool,
 }
 
 impl Store {
@@ -105,16 +122,18 @@ impl Store {
             lanes.entry(row.entity).or_default().push(index);
         }
         for (row, result) in rows.iter().zip(results) {
-            let decision = decide(row, *result, &device);
-            let version = result.map_or(response.version, |result| result.version);
-            if let Decision::Completed { dot, .. } = &decision {
-                applied.entry(row.entity).or_default().add(dot);
+            if let Some(conflict) = result.and_then(|result| result.conflict.as_ref()) {
+                self.record_conflict(row, conflict, now)?;
             }
-            let failed = counts.failed;
-            self.settle_row(row, decision, *result, version, &mut counts, now, random)?;
-            if counts.failed > failed {
+            let decision = decide(row, *result, response.version, &device);
+            if let Decision::Completed(completion) = &decision {
+                applied.entry(row.entity).or_default().add(&completion.dot);
+            }
+            let settled = self.settle_row(row, decision, now, random)?;
+            if settled.failed > 0 {
                 broken.extend(row.transaction_id.clone());
             }
+            counts += settled;
         }
         counts.failed += self.fail_rest(broken, now)?;
         if planted!(AckOutsideTransaction) {
@@ -146,41 +165,36 @@ impl Store {
         Ok(Settled::Done { counts, more_to_pull: response.version > cursor_version })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one row of one answer; a struct would only rename them")]
+    /// Moves one operation to where its decision puts it, and says where that is.
     fn settle_row(
         &mut self,
         row: &QueueRow,
         decision: Decision,
-        result: Option<&OperationResult>,
-        version: u64,
-        counts: &mut SettledCounts,
         now: Timestamp,
         random: &dyn Random,
-    ) -> Result<()> {
-        if let Some(conflict) = result.and_then(|result| result.conflict.as_ref()) {
-            self.record_conflict(row, conflict, now)?;
-        }
+    ) -> Result<SettledCounts> {
+        let mut counts = SettledCounts::default();
         match decision {
-            Decision::Completed { verdict, dot, in_base } => {
-                self.complete(row, verdict, version, &dot, in_base, now)?;
-                counts.completed += 1;
-                counts.merged += u64::from(verdict == "merged");
+            Decision::Completed(completion) => {
+                self.complete(row, &completion, now)?;
+                counts.completed = 1;
+                counts.merged = u64::from(completion.verdict == "merged");
             }
             Decision::Conflicted | Decision::Rejected(_) if row.void => {
                 self.mark_decided(row)?;
                 self.transition(row, OperationStatus::Cancelled, Why::code("user"), now)?;
                 self.after_cancel(row, now)?;
-                counts.cancelled += 1;
+                counts.cancelled = 1;
             }
             Decision::Conflicted if row.transaction_id.is_none() => {
                 self.mark_decided(row)?;
                 self.transition(row, OperationStatus::Conflicted, Why::code("conflict"), now)?;
-                counts.conflicted += 1;
+                counts.conflicted = 1;
             }
             Decision::Conflicted => {
                 let why = Why::told("conflict", "It conflicts with a change of somebody else.");
                 self.fail(row, why, true, now)?;
-                counts.failed += 1;
+                counts.failed = 1;
             }
             Decision::Rejected(error) => {
                 let why = Why {
@@ -190,30 +204,20 @@ impl Store {
                     culprit: error.culprit.as_deref().map(short),
                 };
                 self.fail(row, why, true, now)?;
-                counts.failed += 1;
+                counts.failed = 1;
             }
             Decision::Deferred => {
                 self.transition(row, OperationStatus::Pending, Why::code("deferred"), now)?;
-                counts.put_off += 1;
+                counts.put_off = 1;
             }
-            Decision::Retry(error) => {
-                let failed = self.put_off(row, &error, now, random)?;
-                counts.failed += u64::from(failed);
-                counts.put_off += u64::from(!failed);
-            }
+            Decision::Retry(error) if self.put_off(row, &error, now, random)? => counts.failed = 1,
+            Decision::Retry(_) => counts.put_off = 1,
         }
-        Ok(())
+        Ok(counts)
     }
 
-    fn complete(
-        &mut self,
-        row: &QueueRow,
-        verdict: &str,
-        version: u64,
-        dot: &Dot,
-        in_base: bool,
-        now: Timestamp,
-    ) -> Result<()> {
+    fn complete(&mut self, row: &QueueRow, completion: &Completion, now: Timestamp) -> Result<()> {
+        let Completion { verdict, version, dot, in_base } = completion;
         self.conn
             .prepare_cached(
                 "UPDATE sync_queue SET status = 'completed', term = NULL, decided = 1, void = 0, ended_at = ?2, verdict = ?3,
@@ -386,11 +390,14 @@ fn check_left_out(
     Ok(())
 }
 
-fn decide(row: &QueueRow, result: Option<&OperationResult>, device: &Device) -> Decision {
+/// `head`: the version at the top of the answer, which stands for what it left out.
+fn decide(row: &QueueRow, result: Option<&OperationResult>, head: u64, device: &Device) -> Decision {
     let own = Dot::new(&device.device_id, row.sequence);
-    let Some(result) = result else {
-        return Decision::Completed { verdict: "applied", dot: own, in_base: !device.reset };
+    let completed = |verdict, dot, in_base| {
+        let version = result.map_or(head, |result| result.version);
+        Decision::Completed(Completion { verdict, version, dot, in_base })
     };
+    let Some(result) = result else { return completed("applied", own, !device.reset) };
     let error = || {
         result.error.clone().unwrap_or_else(|| ResultError {
             code: "unspecified".into(),
@@ -412,12 +419,12 @@ fn decide(row: &QueueRow, result: Option<&OperationResult>, device: &Device) -> 
             };
             let verdict = if first == FirstStatus::Merged { "merged" } else { "applied" };
             let in_base = !device.reset && (result.deleted || result.record.is_some());
-            Decision::Completed { verdict, dot, in_base }
+            completed(verdict, dot, in_base)
         }
         Some(FirstStatus::Conflict) => Decision::Conflicted,
         Some(FirstStatus::Rejected) => Decision::Rejected(error()),
         None if result.status == Status::Retry => Decision::Retry(error()),
-        None if planted!(IgnoreDeferred) => Decision::Completed { verdict: "applied", dot: own, in_base: false },
+        None if planted!(IgnoreDeferred) => completed("applied", own, false),
         None => Decision::Deferred,
     }
 }

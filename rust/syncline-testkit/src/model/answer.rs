@@ -23,7 +23,7 @@ impl Model {
         answer: &Value,
     ) -> Result<(), String> {
         let limits = self.limits.on_the_wire();
-        let scope = self.scopes.get_mut(&push.scope).expect("its history was compared");
+        let scope = self.scopes.get_mut(&push.head.scope).expect("its history was compared");
         let head_before = scope.head;
         let left_out = left_out(push, &decided, scope, cursor.as_ref());
         let told: Vec<usize> =
@@ -42,7 +42,7 @@ impl Model {
             self.heard.cursor(&answer["cursor"], at_head)?;
         }
         // §6: "a dry run's answer carries no `mark`"; else it counts this push.
-        let mark = (!push.dry_run).then(|| scope.devices[&push.device_id].mark);
+        let mark = (!push.dry_run).then(|| scope.devices[&push.head.device_id].mark);
         let expected = json!({
             "applied": push.operations.len() - told.len(), "results": results, "version": scope.head,
             "cursor": cursor.map(|_| answer["cursor"].clone()), "epoch": scope.epoch, "mark": mark, "server_time": now,
@@ -56,8 +56,8 @@ impl Model {
 impl Model {
     /// Stores what was decided. What nobody can foresee is taken from the store, as there was no answer.
     pub(super) fn settle_unheard(&mut self, push: &Push, now: Timestamp, stored: &ServerState) {
-        let scope = self.scopes.get_mut(&push.scope).expect("its history was compared");
-        let Some(stored) = stored.scopes.get(&push.scope).filter(|_| !push.dry_run) else { return };
+        let scope = self.scopes.get_mut(&push.head.scope).expect("its history was compared");
+        let Some(stored) = stored.scopes.get(&push.head.scope).filter(|_| !push.dry_run) else { return };
         let mut decided = Batch::new(push, scope, &self.types, &self.limits, now).decide();
         for (operation, outcome) in push.operations.iter().zip(&mut decided.outcomes).filter(|(_, it)| it.is_new) {
             let Some(verdict) = stored.operations.get(&operation.idempotency_key) else { continue };
@@ -114,8 +114,8 @@ fn learn(heard: &mut Heard, decided: &mut Decided, told: &[usize], answer: &Valu
 
 /// §6: "key, payload hash, effect and stored verdict … commit in one database transaction". Gives the effects.
 fn store(scope: &mut Scope, push: &Push, decided: &Decided, now: Timestamp) -> Vec<Effect> {
-    let new = || Device { user: push.user_id.clone(), mark: 0, forgotten_through: 0 };
-    let device = scope.devices.entry(push.device_id.clone()).or_insert_with(new);
+    let new = || Device { user: push.head.user_id.clone(), mark: 0, forgotten_through: 0 };
+    let device = scope.devices.entry(push.head.device_id.clone()).or_insert_with(new);
     // "the server counts a device's pushes, repeated and empty ones too (not dry runs)"; "remembers N per device".
     device.mark += 1;
     device.forgotten_through = device.forgotten_through.max(push.forgotten_through);
@@ -136,7 +136,7 @@ fn store(scope: &mut Scope, push: &Push, decided: &Decided, now: Timestamp) -> V
         }
         let stored = StoredVerdict {
             operation_id: operation.id.clone(),
-            device: push.device_id.clone(),
+            device: push.head.device_id.clone(),
             sequence: operation.sequence,
             content: content(operation),
             verdict: outcome.status,
@@ -147,10 +147,10 @@ fn store(scope: &mut Scope, push: &Push, decided: &Decided, now: Timestamp) -> V
         scope.verdicts.insert(operation.idempotency_key.clone(), stored);
         if outcome.has_effect() {
             effects.push(Effect {
-                scope: push.scope.clone(),
+                scope: push.head.scope.clone(),
                 operation_id: operation.id.clone(),
                 key: operation.idempotency_key.clone(),
-                device_id: push.device_id.clone(),
+                device_id: push.head.device_id.clone(),
                 sequence: operation.sequence,
                 lane: operation.lane(),
                 verdict: outcome.status,

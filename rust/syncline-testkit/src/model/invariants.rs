@@ -19,7 +19,7 @@ impl Model {
 
     /// §6: "a scope's versions are dense": one to each entity that the push changed, and none left over.
     fn check_versions(&self, push: &Push, decided: &Decided, head_before: u64) -> Result<(), String> {
-        let scope = &self.scopes[&push.scope];
+        let scope = &self.scopes[&push.head.scope];
         let versions = decided.lanes.iter().filter_map(|lane| scope.entities.get(lane)).map(|entity| entity.version);
         let new: BTreeSet<u64> = versions.filter(|version| *version > head_before).collect();
         if new.iter().copied().eq(head_before + 1..=scope.head) {
@@ -30,11 +30,11 @@ impl Model {
 
     /// But for devices that share an id.
     fn check_order(&self, push: &Push) -> Result<(), String> {
-        let device = &push.device_id;
+        let device = &push.head.device_id;
         if self.heard.shared.contains(device) {
             return Ok(());
         }
-        let own = self.effects.iter().filter(|it| it.device_id == *device && it.scope == push.scope);
+        let own = self.effects.iter().filter(|it| it.device_id == *device && it.scope == push.head.scope);
         check_order(own.map(|effect| (device.as_str(), &effect.lane, effect.sequence)))
     }
 }

@@ -20,6 +20,7 @@ mod types;
 pub(crate) mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use serde_json::{Value, json};
 use syncline_core::transport::Route;
@@ -28,7 +29,7 @@ use syncline_protocol::{ProblemCode, Timestamp};
 pub use compare::{ServerDevice, ServerEntity, ServerOperation, ServerScope, ServerState, StoredWrite};
 pub(crate) use invariants::{check_conflict, check_order};
 use push::{Batch, is_forked};
-use request::{Pull, Push, Refusal};
+use request::{Head, Pull, Push, Refusal};
 use state::{Cursor, Scope};
 pub use state::{Effect, Lane};
 pub use types::{Limits, Types};
@@ -173,33 +174,22 @@ impl Model {
         match route {
             Route::Push => {
                 let Ok(push) = request::read::<Push>(body, &self.limits) else { return };
-                if !self.unheard_history(&push.scope, &push.device_id, &push.epoch, push.mark, &push.cursor, stored)
-                    && push.epoch.is_some()
-                {
+                if !self.unheard_history(&push.head, stored) && push.head.epoch.is_some() {
                     self.settle_unheard(&push, now, stored);
                 }
             }
             Route::Pull => {
                 let Ok(pull) = request::read::<Pull>(body, &self.limits) else { return };
-                self.unheard_history(&pull.scope, &pull.device_id, &pull.epoch, pull.mark, &pull.cursor, stored);
+                self.unheard_history(&pull.head, stored);
             }
         }
     }
 
     /// Whether the request was behind, or the server.
-    fn unheard_history(
-        &mut self,
-        scope: &str,
-        device: &str,
-        epoch: &Option<String>,
-        mark: u64,
-        cursor: &Option<String>,
-        stored: &ServerState,
-    ) -> bool {
-        let cursor = cursor.as_ref().and_then(|text| self.heard.cursors.get(text)).cloned();
-        let is_behind = self.is_behind(scope, device, epoch.as_ref(), mark, cursor.as_ref());
-        let state = self.scopes.get_mut(scope).expect("its history was compared");
-        if let (None, Some(stored)) = (&state.epoch, stored.scopes.get(scope)) {
+    fn unheard_history(&mut self, head: &Head, stored: &ServerState) -> bool {
+        let is_behind = self.is_behind(head, self.known_cursor(head).as_ref());
+        let state = self.scopes.get_mut(&head.scope).expect("its history was compared");
+        if let (None, Some(stored)) = (&state.epoch, stored.scopes.get(&head.scope)) {
             state.epoch = Some(stored.epoch.clone());
             self.heard.epochs.insert(stored.epoch.clone());
         }
@@ -219,24 +209,17 @@ impl Model {
             Err(refusals) => return self.expect_refusal(status, answer, &refusals),
         };
         let refusals = request::refusals_of_push(&push, &token, &self.limits);
-        if !refusals.is_empty() {
-            return self.expect_refusal(status, answer, &refusals);
-        }
-        if self.is_anothers(&push.scope, &push.device_id, &push.user_id) {
-            return expect_problem(status, answer, "wrong_device", json!({}));
-        }
-        let cursor = push.cursor.as_ref().and_then(|text| self.heard.cursors.get(text)).cloned();
-        let Push { scope, device_id, epoch, mark, .. } = &push;
         // "a push without an epoch too: a new device pulls first"
-        if self.is_behind(scope, device_id, epoch.as_ref(), *mark, cursor.as_ref()) || epoch.is_none() {
-            return self.expect_behind(scope, device_id, status, answer);
-        }
-        let scope = &self.scopes[scope];
+        let is_new = push.head.epoch.is_none();
+        let ControlFlow::Continue(cursor) = self.admit(&push.head, is_new, &refusals, status, answer)? else {
+            return Ok(());
+        };
+        let scope = &self.scopes[&push.head.scope];
         if is_forked(&push, scope) {
             return expect_problem(status, answer, "device_forked", json!({}));
         }
         expect_verdicts(status, answer)?;
-        let cursor = cursor.filter(|it| it.scope == push.scope && Some(&it.epoch) == scope.epoch.as_ref());
+        let cursor = cursor.filter(|it| it.scope == push.head.scope && Some(&it.epoch) == scope.epoch.as_ref());
         let decided = Batch::new(&push, scope, &self.types, &self.limits, now).decide();
         self.settle(&push, decided, cursor, now, answer)
     }
@@ -247,60 +230,75 @@ impl Model {
             Err(refusals) => return self.expect_refusal(status, answer, &refusals),
         };
         let refusals = request::refusals_of_pull(&pull, &token);
-        if !refusals.is_empty() {
-            return self.expect_refusal(status, answer, &refusals);
-        }
-        let Pull { scope, device_id, epoch, mark, .. } = &pull;
-        if self.is_anothers(scope, device_id, &pull.user_id) {
-            return expect_problem(status, answer, "wrong_device", json!({}));
-        }
-        let cursor = pull.cursor.as_ref().and_then(|text| self.heard.cursors.get(text)).cloned();
-        if self.is_behind(scope, device_id, epoch.as_ref(), *mark, cursor.as_ref()) {
-            return self.expect_behind(scope, device_id, status, answer);
-        }
+        let ControlFlow::Continue(cursor) = self.admit(&pull.head, false, &refusals, status, answer)? else {
+            return Ok(());
+        };
         expect_verdicts(status, answer)?;
-        self.learn_epoch(scope, answer)?;
+        self.learn_epoch(&pull.head.scope, answer)?;
         self.page(&pull, cursor, answer)
     }
 
-    /// §6: "a device id that belongs to another user is refused".
-    fn is_anothers(&self, scope: &str, device: &str, user: &str) -> bool {
-        self.scopes.get(scope).and_then(|scope| scope.devices.get(device)).is_some_and(|device| device.user != user)
+    /// What comes before the work itself. Goes on with the cursor, if one was ever given out under that text; ends where the request
+    /// must be refused, and was. `is_new`: the device has to pull first.
+    fn admit(
+        &mut self,
+        head: &Head,
+        is_new: bool,
+        refusals: &[Refusal],
+        status: u16,
+        answer: &Value,
+    ) -> Result<ControlFlow<(), Option<Cursor>>, String> {
+        if !refusals.is_empty() {
+            return self.expect_refusal(status, answer, refusals).map(ControlFlow::Break);
+        }
+        if self.is_anothers(head) {
+            return expect_problem(status, answer, "wrong_device", json!({})).map(ControlFlow::Break);
+        }
+        let cursor = self.known_cursor(head);
+        if self.is_behind(head, cursor.as_ref()) || is_new {
+            return self.expect_behind(head, status, answer).map(ControlFlow::Break);
+        }
+        Ok(ControlFlow::Continue(cursor))
     }
 
-    fn mark(&self, scope: &str, device: &str) -> u64 {
-        self.scopes.get(scope).and_then(|scope| scope.devices.get(device)).map_or(0, |device| device.mark)
+    fn known_cursor(&self, head: &Head) -> Option<Cursor> {
+        head.cursor.as_ref().and_then(|text| self.heard.cursors.get(text)).cloned()
+    }
+
+    /// §6: "a device id that belongs to another user is refused".
+    fn is_anothers(&self, head: &Head) -> bool {
+        self.device(head).is_some_and(|device| device.user != head.user_id)
+    }
+
+    fn device(&self, head: &Head) -> Option<&state::Device> {
+        self.scopes.get(&head.scope).and_then(|scope| scope.devices.get(&head.device_id))
+    }
+
+    fn mark(&self, head: &Head) -> u64 {
+        self.device(head).map_or(0, |device| device.mark)
     }
 
     /// §6: "a server below that mark, or of another epoch, answers `server_behind`"; "the epoch is renewed when … a mark or a
     /// cursor of its own epoch is ahead of it". The scope comes into being on first use.
-    fn is_behind(
-        &mut self,
-        scope: &str,
-        device: &str,
-        epoch: Option<&String>,
-        mark: u64,
-        cursor: Option<&Cursor>,
-    ) -> bool {
-        let is_below = mark > self.mark(scope, device);
-        let name = scope;
-        let scope = self.scopes.entry(name.to_owned()).or_default();
+    fn is_behind(&mut self, head: &Head, cursor: Option<&Cursor>) -> bool {
+        let is_below = head.mark > self.mark(head);
+        let scope = self.scopes.entry(head.scope.clone()).or_default();
         let is_present = |epoch: &String| scope.epoch.as_ref() == Some(epoch);
-        let is_other = epoch.is_some_and(|epoch| !is_present(epoch));
+        let is_other = head.epoch.as_ref().is_some_and(|epoch| !is_present(epoch));
         let is_cursor_ahead =
-            cursor.is_some_and(|it| it.scope == name && is_present(&it.epoch) && it.version > scope.head);
-        if is_cursor_ahead || is_below && epoch.is_some_and(is_present) {
+            cursor.is_some_and(|it| it.scope == head.scope && is_present(&it.epoch) && it.version > scope.head);
+        if is_cursor_ahead || is_below && head.epoch.as_ref().is_some_and(is_present) {
             scope.epoch = None;
         }
         is_other || is_below || is_cursor_ahead
     }
 
     /// "answers `server_behind` with both and does nothing"; "renewing it commits before `server_behind` is answered".
-    fn expect_behind(&mut self, scope: &str, device: &str, status: u16, answer: &Value) -> Result<(), String> {
+    fn expect_behind(&mut self, head: &Head, status: u16, answer: &Value) -> Result<(), String> {
         if answer["code"] == "server_behind" {
-            self.learn_epoch(scope, answer)?;
+            self.learn_epoch(&head.scope, answer)?;
         }
-        let members = json!({ "epoch": self.scopes[scope].epoch, "mark": self.mark(scope, device) });
+        let members = json!({ "epoch": self.scopes[&head.scope].epoch, "mark": self.mark(head) });
         expect_problem(status, answer, "server_behind", members)
     }
 

@@ -12,7 +12,7 @@ use super::values::differs;
 impl Model {
     /// Compares a page with what it should be. `cursor`: what the given text stands for, if it was ever given out.
     pub(super) fn page(&mut self, pull: &Pull, cursor: Option<Cursor>, answer: &Value) -> Result<(), String> {
-        let scope = &self.scopes[&pull.scope];
+        let scope = &self.scopes[&pull.head.scope];
         let types = pull.entity_types.clone().map(|mut types| {
             types.sort();
             types.dedup();
@@ -20,7 +20,7 @@ impl Model {
         });
         // "`reset: true` (the cursor is older than the tombstone horizon, or of another scope or type filter)".
         let usable = cursor.filter(|cursor| {
-            cursor.scope == pull.scope
+            cursor.scope == pull.head.scope
                 && Some(&cursor.epoch) == scope.epoch.as_ref()
                 && cursor.types == types
                 && scope.horizon <= cursor.version.max(cursor.horizon)
@@ -46,10 +46,10 @@ impl Model {
         };
         let expected = json!({
             "changes": changes.into_iter().map(change).collect::<Vec<_>>(), "cursor": answer["cursor"],
-            "epoch": scope.epoch, "has_more": has_more, "reset": pull.cursor.is_some() && usable.is_none(),
+            "epoch": scope.epoch, "has_more": has_more, "reset": pull.head.cursor.is_some() && usable.is_none(),
         });
         let epoch = scope.epoch.clone().unwrap_or_default();
-        let here = Cursor { scope: pull.scope.clone(), epoch, version, horizon: scope.horizon, types };
+        let here = Cursor { scope: pull.head.scope.clone(), epoch, version, horizon: scope.horizon, types };
         differs("answer", &expected, answer)?;
         self.heard.cursor(&answer["cursor"], here)
     }

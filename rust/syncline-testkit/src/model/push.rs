@@ -66,7 +66,7 @@ pub(crate) struct Batch<'a> {
 /// §4 rule 2: "n ≤ `forgotten_through`, (A, n) applied under another key, or S[A] > B[A]: another copy of A has written", for
 /// a key that is not known and an operation that is not void: "nothing of it is applied".
 pub(crate) fn is_forked(push: &Push, scope: &Scope) -> bool {
-    let device = &push.device_id;
+    let device = &push.head.device_id;
     let forgotten = scope.devices.get(device).map_or(0, |device| device.forgotten_through);
     let own = scope.verdicts.values().filter(|stored| stored.has_effect() && stored.device == *device);
     let applied: BTreeSet<u64> = own.map(|stored| stored.sequence).collect();
@@ -175,7 +175,7 @@ impl<'a> Batch<'a> {
             let reused = Outcome::rejected(Fault::new("idempotency_key_reused"));
             return Some(Outcome { is_new: false, ..reused });
         }
-        let is_own = stored.device == self.push.device_id && stored.sequence == operation.sequence;
+        let is_own = stored.device == self.push.head.device_id && stored.sequence == operation.sequence;
         Some(Outcome {
             status: "already_processed",
             first: Some(stored.verdict),
@@ -203,7 +203,7 @@ impl<'a> Batch<'a> {
         // §4: "the server clamps it on arrival to its own time + 60 s".
         let at_most = self.now.millis() + 60_000;
         let millis = operation.timestamp.millis().min(at_most);
-        let write = Write { device: self.push.device_id.clone(), sequence: operation.sequence, at: millis };
+        let write = Write { device: self.push.head.device_id.clone(), sequence: operation.sequence, at: millis };
         let (base, before, lane) = (operation.base(), before_of(operation), operation.lane());
         let kind = operation.operation;
         let intent = Intent { operation: kind, patch: &patch, before: before.as_ref(), base: &base, write: &write };
@@ -242,14 +242,14 @@ impl<'a> Batch<'a> {
     ) -> Value {
         // docs/protocol.md: "the operation's (its own dot included) and the record's, when they met".
         let mut ours = intent.base.clone();
-        let own = ours.entry(self.push.device_id.clone()).or_default();
+        let own = ours.entry(self.push.head.device_id.clone()).or_default();
         *own = operation.sequence.max(*own);
         let (entity_type, entity_id) = operation.lane();
         json!({
             "rule": dispute.rule, "result": result, "fields": dispute.fields, "our_clock": ours,
             "their_clock": theirs.map(Record::clock), "their_deleted": theirs.is_some_and(|it| it.deleted.is_some()),
             "operation_id": operation.id, "operation": operation.operation, "entity_type": entity_type,
-            "entity_id": entity_id, "device_id": self.push.device_id, "user_id": self.push.user_id,
+            "entity_id": entity_id, "device_id": self.push.head.device_id, "user_id": self.push.head.user_id,
             "decided_at": self.now,
         })
     }

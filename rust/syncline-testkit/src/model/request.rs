@@ -11,8 +11,9 @@ use syncline_protocol::{ConflictRule, DeleteRule, OperationKind, Timestamp};
 use super::state::{Clock, Lane};
 use super::{Limits, Token};
 
+/// What pushes and pulls begin with.
 #[derive(Deserialize)]
-pub(crate) struct Push {
+pub(crate) struct Head {
     pub(crate) user_id: String,
     pub(crate) scope: String,
     pub(crate) device_id: String,
@@ -22,6 +23,12 @@ pub(crate) struct Push {
     pub(crate) mark: u64,
     #[serde(default)]
     pub(crate) cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Push {
+    #[serde(flatten)]
+    pub(crate) head: Head,
     #[serde(rename = "sent_at")]
     _sent_at: Timestamp,
     #[serde(default)]
@@ -74,15 +81,8 @@ impl Operation {
 
 #[derive(Deserialize)]
 pub(crate) struct Pull {
-    pub(crate) user_id: String,
-    pub(crate) scope: String,
-    pub(crate) device_id: String,
-    #[serde(default)]
-    pub(crate) epoch: Option<String>,
-    #[serde(default)]
-    pub(crate) mark: u64,
-    #[serde(default)]
-    pub(crate) cursor: Option<String>,
+    #[serde(flatten)]
+    pub(crate) head: Head,
     #[serde(default)]
     pub(crate) entity_types: Option<Vec<String>>,
     pub(crate) limit: u64,
@@ -128,23 +128,24 @@ pub(crate) fn read<'b, T: Deserialize<'b>>(body: &'b [u8], limits: &Limits) -> R
 }
 
 /// §6: "`user_id` and `scope` … the server compares them with the token and refuses".
-fn check_head(found: &mut Refusals, user: &str, scope: &str, device: &str, mark: u64, token: &Token<'_>) {
-    if user != token.user_id {
+fn refusals_of_head(head: &Head, token: &Token<'_>) -> Refusals {
+    let mut found = Refusals::default();
+    if head.user_id != token.user_id {
         found.add("wrong_user", None);
     }
-    if !token.scopes.contains(scope) {
+    if !token.scopes.contains(&head.scope) {
         found.add("wrong_scope", None);
     }
-    found.unless(is_id(user), "user_id");
-    found.unless(is_id(scope), "scope");
+    found.unless(is_id(&head.user_id), "user_id");
+    found.unless(is_id(&head.scope), "scope");
     // §7: `server` is who writes directly.
-    found.unless(is_id(device) && device != "server", "device_id");
-    found.unless(is_counter(mark), "mark");
+    found.unless(is_id(&head.device_id) && head.device_id != "server", "device_id");
+    found.unless(is_counter(head.mark), "mark");
+    found
 }
 
 pub(crate) fn refusals_of_pull(pull: &Pull, token: &Token<'_>) -> Vec<Refusal> {
-    let mut found = Refusals::default();
-    check_head(&mut found, &pull.user_id, &pull.scope, &pull.device_id, pull.mark, token);
+    let mut found = refusals_of_head(&pull.head, token);
     found.unless(pull.limit > 0, "limit");
     let names = pull.entity_types.as_deref().unwrap_or_default();
     found.unless(names.len() <= 256, "entity_types");
@@ -155,8 +156,7 @@ pub(crate) fn refusals_of_pull(pull: &Pull, token: &Token<'_>) -> Vec<Refusal> {
 }
 
 pub(crate) fn refusals_of_push(push: &Push, token: &Token<'_>, limits: &Limits) -> Vec<Refusal> {
-    let mut found = Refusals::default();
-    check_head(&mut found, &push.user_id, &push.scope, &push.device_id, push.mark, token);
+    let mut found = refusals_of_head(&push.head, token);
     if push.operations.len() as u64 > limits.max_operations {
         found.add("too_many_operations", None);
     }

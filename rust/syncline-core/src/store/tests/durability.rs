@@ -66,8 +66,8 @@ fn damage_noticed_later_is_examined_at_the_next_open() {
     bytes[(pages - 3) * 4096..(pages - 1) * 4096].fill(0x5a);
     fs::write(&options.path, &bytes).unwrap();
     let store = open(&options).expect("the damage is deep inside");
-    store.mark_suspect();
     drop(store);
+    let _ = options.noticing::<()>(Err(SynclineError::Corrupt { set_aside: None }));
     assert!(matches!(open(&options).err(), Some(SynclineError::Corrupt { set_aside: Some(_) })));
     drop(dir);
 }
