@@ -29,6 +29,7 @@
 //! - [`simulation::life::live`] lives a random [`simulation::plan::Plan`] to its end, on disks in memory ([`disk`]).
 //! - [`disk::Disk`] is a disk that loses power, fails calls and fills up, for whatever opens SQLite files.
 //! - [`BrokenEndpoint`] breaks one rule, so that a check of endpoints from outside can be checked itself.
+//! - [`postgrest`] stands in for Supabase's Data API, over a real Postgres.
 //! - [`model`] is a second opinion on the endpoint: every exchange of a world is judged by it.
 //! - The `oracle` reads the files and holds them against each other and what the app was told, rule by rule of spec §9:
 //!   [`World::assert_invariants`] for a test's world, a simulated life after every step, [`files::judge`] for files that real
@@ -45,6 +46,7 @@ mod network;
 mod oracle;
 #[cfg(unix)]
 pub mod postgres;
+pub mod postgrest;
 mod server;
 mod server_state;
 pub mod simulation;
