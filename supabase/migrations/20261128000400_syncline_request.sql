@@ -292,7 +292,7 @@ begin
   v_number := abs(regexp_replace(p_number, '(\.[0-9]{40})[0-9]+', '\1')::numeric);
   return case
     -- Halfway between the highest double and what would be the next.
-    when v_number >= 179769313486231580793728971405303415079934132710037826936173778980444968292764750946649017977587207096330286416692887910946555547851940402630657488671505820681908902000708383676273854845817711531764475730270069855571366959622842914819860834936475292719074168444365510704342711559699508093042880
+    when v_number >= 2::numeric ^ 1024 - 2::numeric ^ 970
     then jsonb_build_object('path', p_path, 'reason', 'number out of range')
     when v_number >= 9007199254740991.5 and v_number < 999999999999999934464
     then jsonb_build_object('path', p_path, 'reason', 'is an integer beyond 2^53 - 1 (send it as text)') end;
@@ -307,7 +307,7 @@ begin
     when 'number' then
       return case
         when p_value::text ~ '[eE]-0*[1-9][0-9]{3}' then '0'
-        else regexp_replace(p_value::text, '(\.[0-9]{300})[0-9]+', '\1')::jsonb end;
+        else regexp_replace(p_value::text, '(\.[0-9]{250})[0-9]+', '\1')::jsonb end;
     when 'array' then
       return (select coalesce(jsonb_agg(syncline.to_record(a.value) order by a.n), '[]')
         from json_array_elements(p_value) with ordinality as a(value, n));
@@ -398,7 +398,7 @@ begin
       case w.conflict_rule::text when '"last_writer_wins"' then 'last_writer_wins' when '"server_wins"' then 'server_wins'
         when '"client_wins"' then 'client_wins' when '"manual"' then 'manual' end as t_conflict,
       case w.delete_rule::text when '"update_wins"' then 'update_wins' when '"delete_wins"' then 'delete_wins' end as t_delete,
-      w.base_clock is null or w.base_clock::text ~ '^\{\s*(?:"(?:[^"\\]|\\.)*"\s*:\s*[0-9]{1,15}\s*(?:,\s*(?=")|(?=\})))*\}$' as clock_ok
+      w.base_clock is null or w.base_clock::text ~ '^\{\s*(?:"(?:[^"\\]|\\.)*"\s*:\s*[1-9][0-9]{0,14}\s*(?:,\s*(?=")|(?=\})))*\}$' as clock_ok
     from raw w
   ), formed as (
     select t.*, case
@@ -434,7 +434,7 @@ begin
         when f.t_fault is null then syncline.to_record(f.text::json) end,
       f.t_fault,
       case when f.before is not null then syncline.before_of(f.before, r.careful, r.poison) end,
-      case when f.clock_ok then coalesce(f.base_clock::text::jsonb, '{}') else syncline.clock_from(f.base_clock) end,
+      case when f.base_clock is null then '{}' when f.clock_ok then f.base_clock::text::jsonb else syncline.clock_from(f.base_clock) end,
       least(f.t_at, v_max_at), f.t_group,
       case when f.depends_on is not null then (select array_agg(d.id) from json_array_elements_text(f.depends_on) as d(id)) end,
       coalesce(f.void::text = 'true', false), f.t_conflict, f.t_delete)::syncline.operation order by f.place)
@@ -470,10 +470,12 @@ begin
 end
 $$;
 
--- A clock in a form that a direct cast might not take; what is beyond 2^53 - 1 is found by the check that follows.
+-- A clock in a form that a direct cast might not take: without entries that say nothing. What is beyond 2^53 - 1 is found by the
+-- check that follows.
 create function syncline.clock_from(p_clock json) returns jsonb
 language sql immutable set search_path = '' as $$
-  select coalesce(jsonb_object_agg(c.key, syncline.counter(c.value)), '{}') from json_each(p_clock) c
+  select coalesce(jsonb_object_agg(c.key, syncline.counter(c.value)) filter (where syncline.counter(c.value) > 0), '{}')
+  from json_each(p_clock) c
 $$;
 
 create function syncline.dependencies_fault(p_ids json) returns text

@@ -81,7 +81,9 @@ $$;
 
 -- Fetches what the operations touch, and marks the plain ones.
 create function syncline.load(r syncline.request, p_operations syncline.operation[], p_forgotten_through bigint) returns syncline.batch
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable set search_path = ''
+-- One index lookup per operation and table, whatever the statistics say: a table that was small when the plan was made grows.
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   b syncline.batch;
 begin
@@ -130,9 +132,9 @@ language plpgsql stable set search_path = '' as $$
 begin
   select
     array_agg(case
-      when not t.plain then t.old
-      when t.kind = 'delete' then case when t.existed then row((t.old).version, (t.old).payload, (t.old).fields, (t.old).created, t.write,
-        syncline.clock_of((t.old).fields, (t.old).created, t.write), greatest((t.old).changed_at, t.at), (t.old).bytes)::syncline.state end
+      when not t.plain or not t.changes then t.old
+      when t.kind = 'delete' then row((t.old).version, (t.old).payload, (t.old).fields, (t.old).created, t.write,
+        syncline.clock_of((t.old).fields, (t.old).created, t.write), greatest((t.old).changed_at, t.at), (t.old).bytes)::syncline.state
       when t.existed then row((t.old).version, t.payload, t.fields, (t.old).created, null,
         -- The clock and the moment follow from all writes; mostly the newest one is also the highest.
         case when (t.old).clock - r.device_id = '{}' and t.sequence >= ((t.old).clock -> r.device_id)::bigint
@@ -143,10 +145,11 @@ begin
         octet_length(t.payload::text))::syncline.state
       end order by t.n),
     array_agg(case when t.plain then row('applied', null, null, null, null, null, true)::syncline.outcome end order by t.n),
-    array_agg(t.plain and (t.existed or t.kind = 'create') order by t.n)
+    array_agg(t.plain and t.changes order by t.n)
     into b.states, b.outcomes, b.changed
   from (
     select u.n, u.kind, u.sequence, u.at, u.plain, u.old, u.write, (u.old).version is not null as existed,
+      case when (u.old).version is null then u.kind = 'create' else u.kind = 'delete' or u.patch <> '{}' end as changes,
       case when u.plain and u.kind <> 'delete' then
         case when u.has_null then syncline.without_nulls(coalesce((u.old).payload, '{}') || u.patch)
           else coalesce((u.old).payload || u.patch, u.patch) end end as payload,
@@ -405,52 +408,74 @@ create function syncline.results(r syncline.request, b syncline.batch, p_head bi
   out applied bigint, out results jsonb, out is_short boolean)
 language plpgsql stable set search_path = '' as $$
 declare
-  v_places int[];
   v_versions bigint[];
-  v_left bigint := 1048576;
-  s syncline.state;
-  v_result jsonb;
-  i int;
+  v_left_out boolean[];
+  v_too_large int[];
 begin
-  is_short := false;
-  results := '[]';
-  select
-    array_agg(t.n order by t.n) filter (where not t.left_out), count(*) filter (where t.left_out),
-    array_agg(t.version order by t.n)
-    into v_places, applied, v_versions
+  select array_agg(t.left_out order by t.n), coalesce(count(*) filter (where t.left_out), 0), array_agg(t.version order by t.n)
+    into v_left_out, applied, v_versions
   from (
     select o.n,
-      bool_and((b.outcomes[o.n]).status = 'applied') over (partition by o.lane) and ((b.before[o.lane]).version is null
-        or coalesce((b.before[o.lane]).version <= (p_cursor).version
+      bool_and(o.status = 'applied') over (partition by o.lane) and ((o.known_as).version is null
+        or coalesce((o.known_as).version <= (p_cursor).version
           and ((p_cursor).entity_types is null or o.entity_type = any ((p_cursor).entity_types)), false)) as left_out,
-      case when b.changed[o.n] and not r.dry_run then p_head + count(*) filter (where b.changed[o.n]) over (order by o.n) end as version
-    from unnest(b.operations) o) t;
-  foreach i in array coalesce(v_places, '{}') loop
-    s := case when r.dry_run then b.before[b.operations[i].lane] else b.states[b.operations[i].lane] end;
-    v_result := jsonb_build_object('id', b.operations[i].id, 'status', b.outcomes[i].status,
-        'version', coalesce(v_versions[b.operations[i].lane], s.version, 0), 'clock', coalesce(s.clock, '{}'),
-        'deleted', s.created is null or s.deleted is not null)
-      || case when b.outcomes[i].first is null then '{}' else jsonb_build_object('first', b.outcomes[i].first) end
-      || case when b.outcomes[i].device_id is null then '{}'
-        else jsonb_build_object('device_id', b.outcomes[i].device_id, 'sequence', b.outcomes[i].sequence) end
-      || case when b.outcomes[i].conflict is null then '{}' else jsonb_build_object('conflict', b.outcomes[i].conflict) end
-      || case when b.outcomes[i].error is null then '{}' else jsonb_build_object('error', b.outcomes[i].error) end;
-    if s.created is not null and s.deleted is null then
-      if s.bytes <= v_left then
-        v_left := v_left - s.bytes;
-        v_result := v_result || jsonb_build_object('record', s.payload);
-      else
-        is_short := true;
-      end if;
+      case when o.changed and not r.dry_run then p_head + count(*) filter (where o.changed) over (order by o.n) end as version
+    from (
+      select u.n, u.lane, u.entity_type, (u.outcome).status, u.changed, b.before[u.lane] as known_as
+      from (select o.n, o.lane, o.entity_type, b.outcomes[o.n] as outcome, b.changed[o.n] as changed from unnest(b.operations) o) u) o
+  ) t;
+  results := '[]';
+  is_short := false;
+  if applied = coalesce(cardinality(b.operations), 0) then
+    return;
+  end if;
+  v_too_large := syncline.beyond_answer(r, b, v_left_out);
+  is_short := v_too_large <> '{}';
+  select jsonb_agg(
+      jsonb_build_object('id', t.id, 'status', (t.outcome).status, 'version', coalesce(t.version, (t.state).version, 0),
+        'clock', coalesce((t.state).clock, '{}'), 'deleted', (t.state).created is null or (t.state).deleted is not null)
+      || case when (t.outcome).first is null then '{}' else jsonb_build_object('first', (t.outcome).first) end
+      || case when (t.outcome).device_id is null then '{}'
+        else jsonb_build_object('device_id', (t.outcome).device_id, 'sequence', (t.outcome).sequence) end
+      || case when (t.outcome).conflict is null then '{}' else jsonb_build_object('conflict', (t.outcome).conflict) end
+      || case when (t.outcome).error is null then '{}' else jsonb_build_object('error', (t.outcome).error) end
+      || case when (t.state).created is null or (t.state).deleted is not null or t.n = any (v_too_large) then '{}'
+        else jsonb_build_object('record', (t.state).payload) end
+      order by t.n) into results
+  from (
+    select o.n, o.id, b.outcomes[o.n] as outcome, v_versions[o.lane] as version,
+      case when r.dry_run then b.before[o.lane] else b.states[o.lane] end as state
+    from unnest(b.operations) o where not v_left_out[o.n]) t;
+end
+$$;
+
+-- The places of the results that go without their record: taken in order, what no longer fits into 1 MiB.
+create function syncline.beyond_answer(r syncline.request, b syncline.batch, p_left_out boolean[]) returns int[]
+language plpgsql stable set search_path = '' as $$
+declare
+  v_left bigint := 1048576;
+  v_beyond int[] := '{}';
+  t record;
+begin
+  for t in
+    select s.n, (s.state).bytes from (
+      select o.n, case when r.dry_run then b.before[o.lane] else b.states[o.lane] end as state
+      from unnest(b.operations) o where not p_left_out[o.n]) s
+    where (s.state).created is not null and (s.state).deleted is null order by s.n
+  loop
+    if t.bytes <= v_left then
+      v_left := v_left - t.bytes;
+    else
+      v_beyond := v_beyond || t.n;
     end if;
-    results := results || jsonb_build_array(v_result);
   end loop;
+  return v_beyond;
 end
 $$;
 
 -- POST /v1/push.
 create function syncline.push(p_body json) returns json
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set plan_cache_mode = force_generic_plan as $$
 declare
   v_settings syncline.settings;
   v_now constant bigint := syncline.clock();

@@ -7,7 +7,7 @@
 -- A page of changes above a version, in one index range scan: at most `p_limit`, and about 1 MiB of records, but at least one.
 create function syncline.page(p_scope text, p_after bigint, p_entity_types text[], p_limit bigint,
   out changes jsonb, out last_version bigint, out is_full boolean)
-language sql stable set search_path = '' as $$
+language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
   select coalesce(jsonb_agg(
       jsonb_build_object('entity_type', t.entity_type, 'entity_id', t.entity_id, 'version', t.version, 'deleted', t.deleted is not null,
         'clock', t.clock, 'changed_at', syncline.moment(t.changed_at))
@@ -27,7 +27,7 @@ $$;
 
 -- POST /v1/pull.
 create function syncline.pull(p_body json) returns json
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set plan_cache_mode = force_generic_plan as $$
 declare
   v_settings syncline.settings;
   v_now constant bigint := syncline.clock();

@@ -76,3 +76,20 @@ begin
   return v_count;
 end
 $$;
+
+-- Puts the operator's rules for entity types in place of those before: the object that `syncline serve --config` has as `types`.
+create function syncline.configure_types(p_types jsonb) returns void
+language plpgsql volatile security definer set search_path = '' as $$
+begin
+  delete from syncline.entity_types;
+  insert into syncline.entity_types (entity_type, conflict_rule, delete_rule, schema)
+  select t.name, t.rules ->> 'conflict_rule', t.rules ->> 'delete_rule', nullif(t.rules -> 'schema', 'null')
+  from jsonb_each(p_types) as t(name, rules);
+end
+$$;
+
+-- A scope's ledger, oldest entry first, each as on the wire.
+create function syncline.ledger(p_scope text) returns setof jsonb
+language sql stable security definer set search_path = '' as $$
+  select c.conflict from syncline.conflicts c where c.scope = p_scope order by c.decided_at, c.id
+$$;

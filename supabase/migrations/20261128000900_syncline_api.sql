@@ -43,7 +43,7 @@ $$;
 revoke all on function public.syncline_push(json), public.syncline_pull(json) from public, anon;
 grant execute on function public.syncline_push(json), public.syncline_pull(json) to authenticated, service_role, syncline_server;
 
-revoke all on all functions in schema syncline from public, anon, authenticated, service_role;
+revoke all on all routines in schema syncline from public, anon, authenticated, service_role;
 revoke all on all tables in schema syncline from public, anon, authenticated, service_role, syncline_server;
 grant usage on schema syncline to authenticated, service_role, syncline_server;
 grant execute on function syncline.push(json), syncline.pull(json) to authenticated, service_role, syncline_server;

@@ -1,4 +1,4 @@
-//! `syncline serve`: the endpoint on an embedded SQLite file, and `syncline token`, which makes tokens for it.
+//! `syncline serve`: the endpoint on an embedded SQLite file or on Postgres, and `syncline token`, which makes tokens for it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +11,8 @@ use syncline_protocol::PROTOCOL;
 use syncline_server::auth::{AuthConfig, JwksLocation, Keys, Verifier};
 use syncline_server::endpoint::types::TypeConfig;
 use syncline_server::{
-    Config, LimitsConfig, ServeError, Server, StoreConfig, SystemClock, SystemRandom, open_endpoint,
+    Config, LimitsConfig, PostgresConfig, ServeError, Server, StoreConfig, SystemClock, SystemRandom, open_endpoint,
+    open_postgres,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -47,7 +48,27 @@ pub(crate) struct ServeArgs {
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
     #[command(flatten)]
+    postgres: PostgresArgs,
+    #[command(flatten)]
     tokens: TokenArgs,
+}
+
+/// The endpoint on Postgres instead of a SQLite file.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Postgres (docs/operating.md)")]
+struct PostgresArgs {
+    /// Serve this database: `postgresql://…`, or `host=… user=…`. May hold a password: better given by the environment
+    #[arg(long, value_name = "URL", env = "SYNCLINE_POSTGRES", hide_env_values = true)]
+    postgres: Option<String>,
+    /// Bring in Syncline's migrations first, where they are missing
+    #[arg(long, requires = "postgres")]
+    migrate: bool,
+    /// File with the certificates to trust for TLS (PEM), instead of those of the web
+    #[arg(long, value_name = "FILE", requires = "postgres")]
+    postgres_ca: Option<PathBuf>,
+    /// Connections to the database, at most
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=500))]
+    postgres_connections: u16,
 }
 
 /// How tokens are verified. Without any of these, the endpoint makes a secret of its own and prints a token.
@@ -107,9 +128,14 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), Failure> {
     let address = |error: &std::io::Error| Failure::Address { address: args.listen.to_string(), reason: reason(error) };
     let listener = TcpListener::bind(args.listen).await.map_err(|error| address(&error))?;
     let listening = listener.local_addr().map_err(|error| address(&error))?;
-    let store = StoreConfig { path: args.data.clone(), vfs: None, restored: args.restored };
-    let config = Config { store, auth, types: file.types, limits: file.limits };
-    let server = open(config).map_err(|error| serve_failure(&args.data, error))?;
+    let server = match &args.postgres.postgres {
+        Some(url) => open_database(&args, url, auth, (file.types, file.limits)).await?,
+        None => {
+            let store = StoreConfig { path: args.data.clone(), vfs: None, restored: args.restored };
+            let config = Config { store, auth, types: file.types, limits: file.limits };
+            open(config).map_err(|error| serve_failure(&args.data, error))?
+        }
+    };
     announce(&args, listening, token.as_deref())?;
     let until_stdin_closes = args.until_stdin_closes;
     let serving = server.serve(listener, async move { stop_requested(until_stdin_closes).await });
@@ -121,6 +147,29 @@ fn open(config: Config) -> Result<Server, ServeError> {
     let endpoint = open_endpoint(&config, &clock, &mut random)?;
     let verifier = Verifier::new(&config.auth)?;
     Server::new(Box::new(endpoint), verifier, config.limits, Box::new(clock), Box::new(random))
+}
+
+async fn open_database(
+    args: &ServeArgs,
+    url: &str,
+    auth: AuthConfig,
+    (types, limits): (BTreeMap<String, TypeConfig>, LimitsConfig),
+) -> Result<Server, Failure> {
+    if !types.is_empty() {
+        let reason = "with --postgres, entity types are the database's: call syncline.configure_types() there";
+        return Err(Failure::CannotRun(reason.to_owned()));
+    }
+    let config = PostgresConfig {
+        ca_file: args.postgres.postgres_ca.clone(),
+        connections: args.postgres.postgres_connections.into(),
+        scope_claim: auth.scope_claim.clone(),
+        ..PostgresConfig::new(url)
+    };
+    let failed = |error: ServeError| Failure::Failed(error.to_string());
+    let endpoint = open_postgres(config, args.postgres.migrate, args.restored).await.map_err(failed)?;
+    let verifier = Verifier::new(&auth).map_err(|error| failed(error.into()))?;
+    Server::concurrent(Box::new(endpoint), verifier, limits, Box::new(SystemClock), Box::new(SystemRandom))
+        .map_err(failed)
 }
 
 fn reason(error: &std::io::Error) -> String {
@@ -175,12 +224,13 @@ fn auth(args: &ServeArgs, configured: Option<AuthConfig>) -> Result<(AuthConfig,
 
 fn announce(args: &ServeArgs, listening: SocketAddr, token: Option<&str>) -> Result<(), Failure> {
     let data = args.data.display();
+    let store = if args.postgres.postgres.is_some() { "Postgres".to_owned() } else { format!("data {data}") };
     if args.json {
         let line = json!({ "listening": listening, "data": args.data, "protocol": PROTOCOL, "token": token });
         return Ok(output::print(&format!("{line}\n"))?);
     }
     let mut text = format!(
-        "  {} on {}   data {data}   protocol {PROTOCOL}\n",
+        "  {} on {}   {store}   protocol {PROTOCOL}\n",
         styled(STRONG, "Syncline endpoint"),
         styled(STRONG, format_args!("http://{listening}"))
     );

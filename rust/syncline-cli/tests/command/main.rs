@@ -5,6 +5,8 @@ mod chaos;
 mod demo;
 mod help;
 mod inspect;
+#[cfg(unix)]
+mod postgres;
 mod serve;
 mod torture;
 

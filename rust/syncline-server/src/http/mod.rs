@@ -29,6 +29,8 @@ use crate::config::{Config, LimitsConfig, ServeError};
 use crate::contract;
 use crate::endpoint::types::Types;
 use crate::endpoint::{Answer, Claims, Concurrent, Embedded, Endpoint, Random, Request};
+use crate::store::StorageError;
+use crate::store::postgres::{PostgresConfig, PostgresEndpoint};
 use crate::store::sqlite::SqliteStore;
 use body::Encoding;
 use limit::RateLimit;
@@ -70,6 +72,26 @@ pub fn open_endpoint(
         endpoint.renew_epochs(clock.now(), random)?;
     }
     Ok(endpoint)
+}
+
+/// Opens the endpoint that a Postgres database is. `migrate` first brings in what is missing; `restored` gives every scope a new
+/// epoch.
+///
+/// # Errors
+/// See [`PostgresEndpoint::open`].
+pub async fn open_postgres(
+    config: PostgresConfig,
+    migrate: bool,
+    restored: bool,
+) -> Result<PostgresEndpoint, ServeError> {
+    let opened = shell::blocking(move || {
+        let endpoint = PostgresEndpoint::open(&config, migrate)?;
+        if restored {
+            endpoint.renew_epochs()?;
+        }
+        Ok(endpoint)
+    });
+    opened.await.unwrap_or_else(|_| Err(StorageError::Failed("a thread panicked".into()))).map_err(ServeError::from)
 }
 
 /// Serves the configured endpoint on `listener` until `shutdown` resolves; then finishes the requests under way.

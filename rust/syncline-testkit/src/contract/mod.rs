@@ -13,10 +13,14 @@ mod embedded;
 mod expect;
 mod host;
 mod names;
+#[cfg(unix)]
+mod postgres;
 mod run;
 mod vector;
 
 pub use embedded::EmbeddedHost;
 pub use host::{Ability, Answered, Dialect, Host, HostError, Http, Sent};
+#[cfg(unix)]
+pub use postgres::PostgresHost;
 pub use run::{Outcome, run, run_one};
 pub use vector::{Expected, State, Step, Vector, files, folder, load};

@@ -51,8 +51,8 @@ const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtext('syncline mig
 /// Bringing in a migration may take longer than a request.
 const PATIENCE: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
 
-/// Brings in the migrations that are missing, all or none.
-pub(super) async fn bring_in(client: &mut Object) -> Result<(), StorageError> {
+/// Brings in the migrations that are missing, all or none. A database that had none reads scopes from `scope_claim` then.
+pub(super) async fn bring_in(client: &mut Object, scope_claim: &str) -> Result<(), StorageError> {
     let transaction = client.transaction().await.map_err(storage)?;
     transaction.batch_execute(PATIENCE).await.map_err(storage)?;
     transaction.execute(ONE_AT_A_TIME, &[]).await.map_err(storage)?;
@@ -73,6 +73,9 @@ pub(super) async fn bring_in(client: &mut Object) -> Result<(), StorageError> {
             .await
             .map_err(storage)?;
         log::info!("migration {} {}", migration.version, migration.name);
+    }
+    if present.iter().all(|version| version != MIGRATIONS[0].version) {
+        transaction.execute("UPDATE syncline.settings SET scope_claim = $1", &[&scope_claim]).await.map_err(storage)?;
     }
     transaction.commit().await.map_err(storage)
 }

@@ -17,7 +17,9 @@ use rustls::pki_types::pem::PemObject as _;
 use serde_json::json;
 use syncline_protocol::{Problem, ProblemCode, Timestamp};
 use tokio::runtime;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::StorageError;
@@ -41,7 +43,8 @@ pub struct PostgresConfig {
     pub connections: usize,
     /// Seconds that the database may take for one request.
     pub statement_timeout_seconds: u32,
-    /// The claim that the database reads the allowed scopes from (`syncline.settings.scope_claim`).
+    /// The claim in which the database hears of the allowed scopes. It reads the one that its own
+    /// `syncline.settings.scope_claim` names: this one, if it was `migrate` that made it.
     pub scope_claim: String,
     /// For tests: the database takes the time from here. It believes a superuser only.
     pub time_is_given: bool,
@@ -91,7 +94,7 @@ impl PostgresEndpoint {
         endpoint.run(async {
             let mut client = endpoint.client().await?;
             if migrate {
-                migrate::bring_in(&mut client).await?;
+                migrate::bring_in(&mut client, &config.scope_claim).await?;
             }
             migrate::check(&client).await
         })?;
@@ -103,7 +106,55 @@ impl PostgresEndpoint {
     /// # Errors
     /// The database's; then no epoch has changed.
     pub fn renew_epochs(&self) -> Result<(), StorageError> {
-        self.run(async { self.client().await?.execute("SELECT syncline.renew_epochs()", &[]).await.map_err(storage) })?;
+        self.call("SELECT syncline.renew_epochs()", &[]).map(drop)
+    }
+
+    /// The same for one scope.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn renew_epoch(&self, scope: &str) -> Result<(), StorageError> {
+        self.call("SELECT syncline.renew_epoch($1)", &[&scope]).map(drop)
+    }
+
+    /// Drops what nobody can ask for any more in one scope. `now` counts only where time is given.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn purge(&self, scope: &str, now: Timestamp) -> Result<(), StorageError> {
+        self.run(async {
+            let client = self.client().await?;
+            self.set_time(&client, now).await.map_err(storage)?;
+            client.query("SELECT syncline.purge($1)", &[&scope]).await.map_err(storage)
+        })
+        .map(drop)
+    }
+
+    /// A scope's ledger, oldest entry first, each as the JSON of the wire.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn ledger(&self, scope: &str) -> Result<Vec<String>, StorageError> {
+        let rows = self.call("SELECT entry::text FROM syncline.ledger($1) AS entry", &[&scope])?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Puts the operator's rules for entity types in place of those before: a JSON object, as `types` of `--config`.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn configure_types(&self, types: &str) -> Result<(), StorageError> {
+        self.call("SELECT syncline.configure_types(($1::text)::jsonb)", &[&types]).map(drop)
+    }
+
+    fn call(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StorageError> {
+        self.run(async { self.client().await?.query(sql, values).await.map_err(storage) })
+    }
+
+    async fn set_time(&self, client: &Object, now: Timestamp) -> Result<(), tokio_postgres::Error> {
+        if self.time_is_given {
+            client.execute("SELECT set_config('syncline.now', $1, false)", &[&now.millis().to_string()]).await?;
+        }
         Ok(())
     }
 
@@ -159,9 +210,7 @@ impl PostgresEndpoint {
 
     async fn ask(&self, path: &str, body: &str, claims: &str, now: Timestamp) -> Result<Answer, Ask> {
         let client = self.client().await.map_err(Ask::Never)?;
-        if self.time_is_given {
-            client.execute("SELECT set_config('syncline.now', $1, false)", &[&now.millis().to_string()]).await?;
-        }
+        self.set_time(&client, now).await?;
         let row = client.query_one(&client.prepare_cached(SERVE).await?, &[&path, &body, &claims]).await?;
         let (status, body): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
         Ok(match status {
@@ -180,8 +229,7 @@ impl Concurrent for PostgresEndpoint {
     }
 
     fn maintain(&self, _: Timestamp) -> Result<(), StorageError> {
-        self.run(async { self.client().await?.execute("SELECT syncline.purge_all()", &[]).await.map_err(storage) })?;
-        Ok(())
+        self.call("SELECT syncline.purge_all()", &[]).map(drop)
     }
 }
 
