@@ -94,7 +94,9 @@ create table syncline.entities (
   bytes       int     not null,
   stored_at   bigint  not null,
   primary key (scope, entity_type, entity_id)
-);
+)
+-- Not vacuumed and analysed while it is small: statistics of a few rows make every index look alike, and plans outlive them.
+with (autovacuum_vacuum_threshold = 1000, autovacuum_analyze_threshold = 1000);
 create unique index entities_by_version on syncline.entities (scope, version);
 create index tombstones_by_age on syncline.entities (scope, stored_at) where deleted is not null;
 
@@ -115,7 +117,7 @@ create table syncline.operations (
   decided_at      bigint not null,
   primary key (scope, idempotency_key),
   check ((verdict = 'rejected') = (error is not null))
-);
+) with (autovacuum_vacuum_threshold = 1000, autovacuum_analyze_threshold = 1000);
 create unique index applied_operations on syncline.operations (scope, device_id, sequence) where verdict in ('applied', 'merged');
 create index operations_by_age on syncline.operations (scope, decided_at);
 

@@ -27,10 +27,12 @@ create type syncline.request as (
 
 -- Whether a body needs care: see above. Also where a payload is a text, whose own form only the slow way keeps.
 create function syncline.needs_care(p_text text) returns boolean
-language sql immutable set search_path = '' as $$
-  select p_text ~ concat(
+language plpgsql immutable set search_path = '' as $$
+begin
+  return p_text ~ concat(
     '\\u(?:0000|[dD][89a-fA-F])|"payload"\s*:\s*"',
-    '|"(?:void|depends_on|base_clock|mark|dry_run|forgotten_through|operations)"\s*:\s*null')
+    '|"(?:void|depends_on|base_clock|mark|dry_run|forgotten_through|operations)"\s*:\s*null');
+end
 $$;
 
 -- The body with every NUL and lone surrogate as `mark` + its four digits; `mark` is null if there is none.
@@ -55,19 +57,25 @@ $$;
 
 -- A number of JSON that counts something; null if it is none. What is beyond 2^53 - 1 stays beyond it.
 create function syncline.counter(p_value json) returns bigint
-language sql immutable set search_path = '' as $$
-  select case when p_value::text ~ '^[0-9]{1,20}$' then least(p_value::text::numeric, 9007199254740992)::bigint end
+language plpgsql immutable set search_path = '' as $$
+begin
+  return case when p_value::text ~ '^[0-9]{1,20}$' then least(p_value::text::numeric, 9007199254740992)::bigint end;
+end
 $$;
 
 -- The text of a JSON string; null if it is none.
 create function syncline.string(p_value json) returns text
-language sql immutable set search_path = '' as $$
-  select case json_typeof(p_value) when 'string' then p_value #>> '{}' end
+language plpgsql immutable set search_path = '' as $$
+begin
+  return case json_typeof(p_value) when 'string' then p_value #>> '{}' end;
+end
 $$;
 
 create function syncline.invalid(p_field text, p_detail text) returns jsonb
-language sql immutable set search_path = '' as $$
-  select jsonb_build_object('field', p_field, 'detail', p_detail)
+language plpgsql immutable set search_path = '' as $$
+begin
+  return jsonb_build_object('field', p_field, 'detail', p_detail);
+end
 $$;
 
 -- The head of a push or a pull: its members' types, then whether the token allows it, then their values.
@@ -151,42 +159,49 @@ $$;
 
 -- Compares what the file was opened for with what the token allows; gives a problem code.
 create function syncline.refused(p_request syncline.request) returns text
-language sql volatile set search_path = '' as $$
-  select case
-    when c.user_id is null then 'forbidden'
-    when c.user_id <> (p_request).user_id then 'wrong_user'
-    when (p_request).scope = any (syncline.allowed_scopes()) then null
-    else 'wrong_scope' end
-  from (select syncline.caller() as user_id) c
+language plpgsql volatile set search_path = '' as $$
+begin
+  return (
+    select case
+      when c.user_id is null then 'forbidden'
+      when c.user_id <> (p_request).user_id then 'wrong_user'
+      when (p_request).scope = any (syncline.allowed_scopes()) then null
+      else 'wrong_scope' end
+    from (select syncline.caller() as user_id) c);
+end
 $$;
 
 -- What is out of range in the head of a request; null if nothing.
 create function syncline.check_head(r syncline.request) returns jsonb
-language sql immutable set search_path = '' as $$
-  select case
-    when not syncline.is_id(r.user_id) then syncline.invalid('user_id', m.id)
-    when not syncline.is_id(r.scope) then syncline.invalid('scope', m.id)
-    when not syncline.is_id(r.device_id) then syncline.invalid('device_id', m.id)
-    when r.device_id = 'server' then syncline.invalid('device_id', 'is the name of the server''s own writes')
-    when r.mark > 9007199254740991 then syncline.invalid('mark', m.counter)
-    when r.forgotten_through > 9007199254740991 then syncline.invalid('forgotten_through', m.counter)
-    when r.page = 0 then syncline.invalid('limit', 'is 0')
-    when cardinality(r.entity_types) > 256 then syncline.invalid('entity_types', 'has more than 256 names')
-    else (select syncline.invalid(format('entity_types[%s]', t.n - 1), 'is not 1 to 64 characters of [a-z0-9_]')
-          from unnest(r.entity_types) with ordinality as t(name, n)
-          where not coalesce(syncline.is_name(t.name), false) order by t.n limit 1)
-    end
-  from (values ('is not 1 to 128 characters without control characters', 'is not below 2^53')) as m(id, counter)
+language plpgsql immutable set search_path = '' as $$
+begin
+  return (
+    select case
+      when not syncline.is_id(r.user_id) then syncline.invalid('user_id', m.id)
+      when not syncline.is_id(r.scope) then syncline.invalid('scope', m.id)
+      when not syncline.is_id(r.device_id) then syncline.invalid('device_id', m.id)
+      when r.device_id = 'server' then syncline.invalid('device_id', 'is the name of the server''s own writes')
+      when r.mark > 9007199254740991 then syncline.invalid('mark', m.counter)
+      when r.forgotten_through > 9007199254740991 then syncline.invalid('forgotten_through', m.counter)
+      when r.page = 0 then syncline.invalid('limit', 'is 0')
+      when cardinality(r.entity_types) > 256 then syncline.invalid('entity_types', 'has more than 256 names')
+      else (select syncline.invalid(format('entity_types[%s]', t.n - 1), 'is not 1 to 64 characters of [a-z0-9_]')
+            from unnest(r.entity_types) with ordinality as t(name, n)
+            where not coalesce(syncline.is_name(t.name), false) order by t.n limit 1)
+      end
+    from (values ('is not 1 to 128 characters without control characters', 'is not below 2^53')) as m(id, counter));
+end
 $$;
 
 create function syncline.limits(p_settings syncline.settings) returns jsonb
-language sql immutable set search_path = '' as $$
-  select jsonb_build_object('limits',
-    jsonb_build_object('max_operations', (p_settings).max_operations, 'max_bytes', (p_settings).max_bytes))
+language plpgsql immutable set search_path = '' as $$
+begin
+  return jsonb_build_object('limits',
+    jsonb_build_object('max_operations', (p_settings).max_operations, 'max_bytes', (p_settings).max_bytes));
+end
 $$;
 
--- A JSON object that a record may hold, from its text; null if there is anything in it that needs a closer look. The quotes
--- that are not escaped are two for each name and each string: a name given twice is one that `jsonb` dropped.
+-- A JSON object that a record may hold, from its text; null if there is anything in it that needs a closer look.
 create function syncline.read_object(p_text text, p_careful boolean) returns jsonb
 language plpgsql immutable set search_path = '' as $$
 declare
@@ -194,6 +209,8 @@ declare
   -- Numbers of many digits or with an exponent; one in a text only costs the closer look.
   v_numbers constant boolean := p_text ~ '[:,[]\s*-?[0-9.]*(?:[0-9]{16}|[0-9][eE])';
   v_object jsonb;
+  v_given text := p_text;
+  v_kept text;
 begin
   if left(p_text, 1) <> '{' or v_nesting > 1000
     or p_careful and strpos(p_text, '\u0001') > 0
@@ -201,23 +218,18 @@ begin
     return null;
   end if;
   v_object := p_text::jsonb;
-  if v_nesting > 32 and jsonb_path_exists(v_object, 'strict $.**{33}')
-    or syncline.quotes(p_text) <> syncline.quotes(v_object::text)
+  -- The quotes that are not escaped are two for each name and each string: a name given twice is one that `jsonb` dropped.
+  v_kept := v_object::text;
+  if strpos(p_text, '\') > 0 then
+    v_given := replace(replace(v_given, '\\', ''), '\"', '');
+    v_kept := replace(replace(v_kept, '\\', ''), '\"', '');
+  end if;
+  if length(v_given) - length(replace(v_given, '"', '')) <> length(v_kept) - length(replace(v_kept, '"', ''))
+    or v_nesting > 32 and jsonb_path_exists(v_object, 'strict $.**{33}')
     or v_numbers and jsonb_path_exists(v_object, 'strict $.** ? (@ >= 9007199254740991.5 || @ <= -9007199254740991.5)') then
     return null;
   end if;
   return v_object;
-end
-$$;
-
--- How many quotes of a JSON text begin or end a string.
-create function syncline.quotes(p_text text) returns int
-language plpgsql immutable set search_path = '' as $$
-begin
-  if strpos(p_text, '\') > 0 then
-    p_text := replace(replace(p_text, '\\', ''), '\"', '');
-  end if;
-  return length(p_text) - length(replace(p_text, '"', ''));
 end
 $$;
 
@@ -270,9 +282,11 @@ end
 $$;
 
 create function syncline.poison_in(p_text text, p_mark text) returns text
-language sql immutable set search_path = '' as $$
-  select case when substr(p_text, strpos(p_text, p_mark) + length(p_mark), 4) = '0000'
-    then 'holds a NUL character' else 'holds a lone surrogate' end
+language plpgsql immutable set search_path = '' as $$
+begin
+  return case when substr(p_text, strpos(p_text, p_mark) + length(p_mark), 4) = '0000'
+    then 'holds a NUL character' else 'holds a lone surrogate' end;
+end
 $$;
 
 -- A number as its double would be: not infinite, and no integer that a reader may not keep exact.
@@ -347,8 +361,10 @@ $$;
 
 -- A text as it was before `without_poison`.
 create function syncline.restored(p_text text, p_poison text) returns text
-language sql immutable set search_path = '' as $$
-  select case when p_poison is null then p_text else replace(p_text, p_poison, '\u') end
+language plpgsql immutable set search_path = '' as $$
+begin
+  return case when p_poison is null then p_text else replace(p_text, p_poison, '\u') end;
+end
 $$;
 
 -- The operations of a push, read; the problem, if one of them is not as it must be in type and form.
@@ -390,8 +406,8 @@ begin
       case when w.sequence::text ~ '^[0-9]{1,15}$' then w.sequence::text::bigint else syncline.counter(w.sequence) end as t_sequence,
       case
         -- The form that devices write, of days that every month has; everything else takes longer.
-        when w."timestamp"::text ~ '^"(?!0000)\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z"$'
-        then (extract(epoch from substr(w."timestamp"::text, 2, 24)::timestamptz) * 1000)::bigint
+        when w."timestamp"::text ~ '^"[12]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z"$'
+        then round(date_part('epoch', substr(w."timestamp"::text, 2, 24)::timestamptz) * 1000)::bigint
         else syncline.millis(syncline.string(w."timestamp")) end as t_at,
       case when w.operation::text <> '"delete"' and octet_length(w.text) <= p_settings.max_payload_bytes
         then syncline.read_object(w.text, r.careful) end as t_patch,
@@ -473,9 +489,12 @@ $$;
 -- A clock in a form that a direct cast might not take: without entries that say nothing. What is beyond 2^53 - 1 is found by the
 -- check that follows.
 create function syncline.clock_from(p_clock json) returns jsonb
-language sql immutable set search_path = '' as $$
-  select coalesce(jsonb_object_agg(c.key, syncline.counter(c.value)) filter (where syncline.counter(c.value) > 0), '{}')
-  from json_each(p_clock) c
+language plpgsql immutable set search_path = '' as $$
+begin
+  return (
+    select coalesce(jsonb_object_agg(c.key, syncline.counter(c.value)) filter (where syncline.counter(c.value) > 0), '{}')
+    from json_each(p_clock) c);
+end
 $$;
 
 create function syncline.dependencies_fault(p_ids json) returns text
@@ -493,17 +512,22 @@ $$;
 
 -- A member whose default was meant and that says null.
 create function syncline.null_fault(p_operation json) returns text
-language sql immutable set search_path = '' as $$
-  select m.name from unnest(array['base_clock', 'depends_on', 'void']) as m(name)
-  where json_typeof(p_operation -> m.name) = 'null' limit 1
+language plpgsql immutable set search_path = '' as $$
+begin
+  return (
+    select m.name from unnest(array['base_clock', 'depends_on', 'void']) as m(name)
+    where json_typeof(p_operation -> m.name) = 'null' limit 1);
+end
 $$;
 
 -- The old values, if they are fit to be kept: what is not only costs the ledger its `base`.
 create function syncline.before_of(p_before json, p_careful boolean, p_poison text) returns jsonb
-language sql immutable set search_path = '' as $$
-  select coalesce(syncline.read_object(p_before::text, p_careful),
+language plpgsql immutable set search_path = '' as $$
+begin
+  return coalesce(syncline.read_object(p_before::text, p_careful),
     case when octet_length(p_before::text) <= 524288 and syncline.value_fault(p_before, p_poison) is null
-      then syncline.to_record(p_before) end)
+      then syncline.to_record(p_before) end);
+end
 $$;
 
 -- What is out of range in the operations: names, ids, counters, what is given twice, lane order, transactions; null if nothing.
@@ -557,8 +581,10 @@ end
 $$;
 
 create function syncline.clock_out_of_range(p_clock jsonb) returns boolean
-language sql immutable set search_path = '' as $$
-  select exists (select from jsonb_each(p_clock) c where not syncline.is_id(c.key) or c.value::bigint > 9007199254740991)
+language plpgsql immutable set search_path = '' as $$
+begin
+  return exists (select from jsonb_each(p_clock) c where not syncline.is_id(c.key) or c.value::bigint > 9007199254740991);
+end
 $$;
 
 -- What is out of range in one operation.
@@ -596,19 +622,22 @@ $$;
 
 -- The members of a transaction stand next to each other, are within its limits, and are all voided or none.
 create function syncline.check_transactions(p_operations syncline.operation[]) returns jsonb
-language sql immutable set search_path = '' as $$
-  select syncline.invalid(format('operations[%s].transaction_id', g.start - 1), case
-      when g.again then 'its members do not stand next to each other'
-      when g.members > 100 or g.bytes > 1048576 then 'the transaction is over 100 operations or 1 MiB'
-      else 'some of its members are voided and some are not' end)
-  from (
-    select min(t.n) as start, count(*) as members, sum(t.bytes) as bytes, bool_or(t.void) and not bool_and(t.void) as mixed,
-      row_number() over (partition by t.group_id collate "C" order by min(t.n)) > 1 as again
+language plpgsql immutable set search_path = '' as $$
+begin
+  return (
+    select syncline.invalid(format('operations[%s].transaction_id', g.start - 1), case
+        when g.again then 'its members do not stand next to each other'
+        when g.members > 100 or g.bytes > 1048576 then 'the transaction is over 100 operations or 1 MiB'
+        else 'some of its members are voided and some are not' end)
     from (
-      select o.n, o.group_id, o.void, o.bytes, o.n - row_number() over (partition by o.group_id collate "C" order by o.n) as run
-      from unnest(p_operations) o where o.group_id is not null) t
-    group by t.group_id collate "C", t.run, t.group_id
-  ) g
-  where g.again or g.members > 100 or g.bytes > 1048576 or g.mixed
-  order by g.start limit 1
+      select min(t.n) as start, count(*) as members, sum(t.bytes) as bytes, bool_or(t.void) and not bool_and(t.void) as mixed,
+        row_number() over (partition by t.group_id collate "C" order by min(t.n)) > 1 as again
+      from (
+        select o.n, o.group_id, o.void, o.bytes, o.n - row_number() over (partition by o.group_id collate "C" order by o.n) as run
+        from unnest(p_operations) o where o.group_id is not null) t
+      group by t.group_id collate "C", t.run, t.group_id
+    ) g
+    where g.again or g.members > 100 or g.bytes > 1048576 or g.mixed
+    order by g.start limit 1);
+end
 $$;

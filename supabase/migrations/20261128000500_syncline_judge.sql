@@ -13,19 +13,24 @@ create type syncline.judgement as (
 
 -- What last set a field.
 create function syncline.setter(p_state syncline.state, p_field text) returns jsonb
-language sql immutable set search_path = '' as $$
-  select coalesce((p_state).fields -> p_field, (p_state).created)
+language plpgsql immutable set search_path = '' as $$
+begin
+  return coalesce((p_state).fields -> p_field, (p_state).created);
+end
 $$;
 
 -- A field of a ledger entry. A value that is absent was removed, or never there.
 create function syncline.dispute(s syncline.state, o syncline.operation, p_field text, p_winner text) returns jsonb
-language sql immutable set search_path = '' as $$
-  select coalesce(jsonb_object_agg(v.name, v.value) filter (where v.value <> 'null'), '{}')
-    || jsonb_build_object('winner', p_winner)
-  from (values
-    ('base', o.before -> p_field),
-    ('ours', o.patch -> p_field),
-    ('theirs', case when s.deleted is null then s.payload -> p_field end)) as v(name, value)
+language plpgsql immutable set search_path = '' as $$
+begin
+  return (
+    select coalesce(jsonb_object_agg(v.name, v.value) filter (where v.value <> 'null'), '{}')
+      || jsonb_build_object('winner', p_winner)
+    from (values
+      ('base', o.before -> p_field),
+      ('ours', o.patch -> p_field),
+      ('theirs', case when s.deleted is null then s.payload -> p_field end)) as v(name, value));
+end
 $$;
 
 -- Sets the fields of a patch as a write, or removes those that are null.
@@ -40,8 +45,10 @@ $$;
 
 -- A record that a write created.
 create function syncline.created(p_patch jsonb, p_write jsonb) returns syncline.state
-language sql immutable set search_path = '' as $$
-  select row(null, syncline.without_nulls(p_patch), '{}'::jsonb, p_write, null, null, null, null)::syncline.state
+language plpgsql immutable set search_path = '' as $$
+begin
+  return row(null, syncline.without_nulls(p_patch), '{}'::jsonb, p_write, null, null, null, null)::syncline.state;
+end
 $$;
 
 -- Judges an operation with its dot and timestamp (`p_write`) on a record (spec §4, rules 3 to 6).
@@ -187,8 +194,10 @@ $$;
 
 -- An error of one operation.
 create function syncline.error(p_code text, p_message text) returns jsonb
-language sql immutable set search_path = '' as $$
-  select jsonb_build_object('code', p_code, 'message', p_message)
+language plpgsql immutable set search_path = '' as $$
+begin
+  return jsonb_build_object('code', p_code, 'message', p_message);
+end
 $$;
 
 -- Why a record may not become what a write would make of it; null if it may.

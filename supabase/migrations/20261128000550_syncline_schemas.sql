@@ -108,8 +108,11 @@ $$;
 
 -- What a write is rejected with whose record does not satisfy its type's schema: the field named, no value repeated.
 create function syncline.schema_error(p_schema jsonb, p_record jsonb) returns jsonb
-language sql immutable set search_path = '' as $$
-  select syncline.error('invalid_value', 'the record does not satisfy ' || (b.breach ->> 'schema'))
-    || case when b.breach #>> '{path,0}' is null then '{}' else jsonb_build_object('field', b.breach #>> '{path,0}') end
-  from (select syncline.schema_breach(p_schema, p_record) as breach) b where b.breach is not null
+language plpgsql immutable set search_path = '' as $$
+begin
+  return (
+    select syncline.error('invalid_value', 'the record does not satisfy ' || (b.breach ->> 'schema'))
+      || case when b.breach #>> '{path,0}' is null then '{}' else jsonb_build_object('field', b.breach #>> '{path,0}') end
+    from (select syncline.schema_breach(p_schema, p_record) as breach) b where b.breach is not null);
+end
 $$;

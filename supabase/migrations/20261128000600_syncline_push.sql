@@ -40,18 +40,23 @@ create type syncline.cursor as (
 
 -- A cursor: opaque text on the wire. It gives no access, so it is not signed; a scope is named by its hash.
 create function syncline.cursor_text(p_scope text, p_row syncline.scopes, p_version bigint, p_entity_types text[]) returns text
-language sql immutable set search_path = '' as $$
-  select concat_ws('.', 'p1', p_version, (p_row).purged_through, (p_row).epoch,
-    left(encode(sha256(convert_to(p_scope, 'UTF8')), 'hex'), 32), array_to_string(p_entity_types, ','))
+language plpgsql immutable set search_path = '' as $$
+begin
+  return concat_ws('.', 'p1', p_version, (p_row).purged_through, (p_row).epoch,
+    left(encode(sha256(convert_to(p_scope, 'UTF8')), 'hex'), 32), array_to_string(p_entity_types, ','));
+end
 $$;
 
 -- Reads a cursor of this scope; null if it is not one.
 create function syncline.cursor_of(p_scope text, p_text text) returns syncline.cursor
-language sql immutable set search_path = '' as $$
-  select row(c.part[1]::bigint, c.part[2]::bigint, c.part[3], string_to_array(c.part[5], ','))::syncline.cursor
-  from (select regexp_match(p_text, '^p1\.(\d{1,16})\.(\d{1,16})\.([0-9A-Za-z-]{1,64})\.([0-9a-f]{32})(?:\.([a-z0-9_,]*))?$') as part
-        where length(p_text) <= 32768) c
-  where c.part[4] = left(encode(sha256(convert_to(p_scope, 'UTF8')), 'hex'), 32) and c.part[1]::bigint <= 9007199254740991
+language plpgsql immutable set search_path = '' as $$
+begin
+  return (
+    select row(c.part[1]::bigint, c.part[2]::bigint, c.part[3], string_to_array(c.part[5], ','))::syncline.cursor
+    from (select regexp_match(p_text, '^p1\.(\d{1,16})\.(\d{1,16})\.([0-9A-Za-z-]{1,64})\.([0-9a-f]{32})(?:\.([a-z0-9_,]*))?$') as part
+          where length(p_text) <= 32768) c
+    where c.part[4] = left(encode(sha256(convert_to(p_scope, 'UTF8')), 'hex'), 32) and c.part[1]::bigint <= 9007199254740991);
+end
 $$;
 
 -- The scope's row, locked; made on first use. Renews its epoch if the database has gone back in time (spec §6): that stays,
@@ -83,7 +88,7 @@ $$;
 create function syncline.load(r syncline.request, p_operations syncline.operation[], p_forgotten_through bigint) returns syncline.batch
 language plpgsql stable set search_path = ''
 -- One index lookup per operation and table, whatever the statistics say: a table that was small when the plan was made grows.
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off as $$
 declare
   b syncline.batch;
 begin
@@ -182,20 +187,25 @@ $$;
 
 -- Whether an operation with this outcome has effect.
 create function syncline.is_effective(p_outcome syncline.outcome) returns boolean
-language sql immutable set search_path = '' as $$
-  select coalesce((p_outcome).first, (p_outcome).status) in ('applied', 'merged')
+language plpgsql immutable set search_path = '' as $$
+begin
+  return coalesce((p_outcome).first, (p_outcome).status) in ('applied', 'merged');
+end
 $$;
 
 -- The object of the ledger and the wire.
 create function syncline.ledger_entry(r syncline.request, o syncline.operation, s syncline.state, j syncline.judgement, p_now bigint) returns jsonb
-language sql volatile set search_path = '' as $$
-  select jsonb_build_object(
-    'id', syncline.new_id(p_now), 'rule', (j).rule, 'result', (j).status, 'entity_type', (o).entity_type, 'entity_id', (o).entity_id,
-    'operation_id', (o).id, 'operation', (o).kind, 'device_id', (r).device_id, 'user_id', (r).user_id,
-    'our_clock', c.base || jsonb_build_object((r).device_id, greatest((c.base -> (r).device_id)::bigint, (o).sequence)),
-    'their_clock', coalesce(syncline.clock_of((s).fields, (s).created, (s).deleted), '{}'), 'their_deleted', (j).their_deleted,
-    'decided_at', syncline.moment(p_now), 'fields', (j).fields)
-  from (select coalesce(jsonb_object_agg(e.key, e.value) filter (where e.value <> '0'), '{}') as base from jsonb_each((o).base) e) c
+language plpgsql volatile set search_path = '' as $$
+begin
+  return (
+    select jsonb_build_object(
+      'id', syncline.new_id(p_now), 'rule', (j).rule, 'result', (j).status, 'entity_type', (o).entity_type, 'entity_id', (o).entity_id,
+      'operation_id', (o).id, 'operation', (o).kind, 'device_id', (r).device_id, 'user_id', (r).user_id,
+      'our_clock', c.base || jsonb_build_object((r).device_id, greatest((c.base -> (r).device_id)::bigint, (o).sequence)),
+      'their_clock', coalesce(syncline.clock_of((s).fields, (s).created, (s).deleted), '{}'), 'their_deleted', (j).their_deleted,
+      'decided_at', syncline.moment(p_now), 'fields', (j).fields)
+    from (select coalesce(jsonb_object_agg(e.key, e.value) filter (where e.value <> '0'), '{}') as base from jsonb_each((o).base) e) c);
+end
 $$;
 
 -- Decides one operation on the record as it stands; gives its outcome and the record.
@@ -555,11 +565,14 @@ $$;
 
 create function syncline.push_answer(r syncline.request, p_settings syncline.settings, p_scope syncline.scopes, p_cursor syncline.cursor,
   p_changed bigint, p_now bigint, p_applied bigint, p_results jsonb, p_is_short boolean, p_mark bigint) returns json
-language sql immutable set search_path = '' as $$
-  select (jsonb_build_object('applied', p_applied, 'results', p_results, 'version', v.head, 'epoch', (p_scope).epoch,
-      'server_time', syncline.moment(p_now)) || syncline.limits(p_settings)
-    || case when (r).dry_run then '{}' else jsonb_build_object('mark', coalesce(p_mark, 0) + 1) end
-    || case when not (r).dry_run and not p_is_short and (p_cursor).version = (p_scope).head
-      then jsonb_build_object('cursor', syncline.cursor_text((r).scope, p_scope, v.head, (p_cursor).entity_types)) else '{}' end)::json
-  from (select (p_scope).head + case when (r).dry_run then 0 else p_changed end as head) v
+language plpgsql immutable set search_path = '' as $$
+begin
+  return (
+    select (jsonb_build_object('applied', p_applied, 'results', p_results, 'version', v.head, 'epoch', (p_scope).epoch,
+        'server_time', syncline.moment(p_now)) || syncline.limits(p_settings)
+      || case when (r).dry_run then '{}' else jsonb_build_object('mark', coalesce(p_mark, 0) + 1) end
+      || case when not (r).dry_run and not p_is_short and (p_cursor).version = (p_scope).head
+        then jsonb_build_object('cursor', syncline.cursor_text((r).scope, p_scope, v.head, (p_cursor).entity_types)) else '{}' end)::json
+    from (select (p_scope).head + case when (r).dry_run then 0 else p_changed end as head) v);
+end
 $$;

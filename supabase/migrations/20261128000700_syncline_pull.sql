@@ -7,7 +7,8 @@
 -- A page of changes above a version, in one index range scan: at most `p_limit`, and about 1 MiB of records, but at least one.
 create function syncline.page(p_scope text, p_after bigint, p_entity_types text[], p_limit bigint,
   out changes jsonb, out last_version bigint, out is_full boolean)
-language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
+language plpgsql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
+begin
   select coalesce(jsonb_agg(
       jsonb_build_object('entity_type', t.entity_type, 'entity_id', t.entity_id, 'version', t.version, 'deleted', t.deleted is not null,
         'clock', t.clock, 'changed_at', syncline.moment(t.changed_at))
@@ -15,6 +16,7 @@ language sql stable set search_path = '' set enable_seqscan = off set enable_bit
       order by t.version) filter (where t.fits), '[]'),
     max(t.version) filter (where t.fits),
     coalesce(bool_or(not t.fits), false)
+    into changes, last_version, is_full
   from (
     select e.*, row_number() over w = 1
       or row_number() over w <= p_limit and sum(case when e.deleted is null then e.bytes else 0 end) over w <= 1048576 as fits
@@ -22,7 +24,8 @@ language sql stable set search_path = '' set enable_seqscan = off set enable_bit
       select * from syncline.entities c
       where c.scope = p_scope and c.version > p_after and (p_entity_types is null or c.entity_type = any (p_entity_types))
       order by c.version limit p_limit + 1) e
-    window w as (order by e.version)) t
+    window w as (order by e.version)) t;
+end
 $$;
 
 -- POST /v1/pull.

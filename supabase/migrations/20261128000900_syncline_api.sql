@@ -6,11 +6,11 @@
 -- else calls these functions reads the same two settings. Without `response.status`, it is 200.
 
 create function public.syncline_push(json) returns json
-language sql volatile security invoker set search_path = '' as $$ select syncline.push($1) $$;
+language plpgsql volatile security invoker set search_path = '' as $$ begin return syncline.push($1); end $$;
 comment on function public.syncline_push(json) is 'Syncline: POST /v1/push. Takes and gives JSON (docs/protocol.md).';
 
 create function public.syncline_pull(json) returns json
-language sql volatile security invoker set search_path = '' as $$ select syncline.pull($1) $$;
+language plpgsql volatile security invoker set search_path = '' as $$ begin return syncline.pull($1); end $$;
 comment on function public.syncline_pull(json) is 'Syncline: POST /v1/pull. Takes and gives JSON (docs/protocol.md).';
 
 -- For servers that verify tokens themselves (`syncline serve --postgres`): one statement per request, so that no lock is held

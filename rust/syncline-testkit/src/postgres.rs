@@ -32,7 +32,7 @@ pub enum Durability {
 
 /// Starts, says `ready`, and stops when standard input closes.
 const WATCH: &str = r#"
-"$1/pg_ctl" --pgdata "$2" --log "$2/log" --options "$3" --wait --timeout 120 start >/dev/null || { cat "$2/log" >&2; exit 1; }
+"$1/pg_ctl" --pgdata "$2" --log "$2/log" --options "$3" --wait --timeout 120 start >/dev/null 2>&1 || { cat "$2/log" >&2; exit 1; }
 echo ready
 cat >/dev/null
 "$1/pg_ctl" --pgdata "$2" --mode immediate --wait stop >/dev/null 2>&1

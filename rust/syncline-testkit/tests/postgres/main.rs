@@ -4,6 +4,8 @@
 
 mod cluster;
 mod golden;
+mod pgtap;
+mod together;
 mod vectors;
 
 use std::sync::{LazyLock, Mutex};
@@ -16,4 +18,31 @@ static CLUSTER: LazyLock<Mutex<Cluster>> = LazyLock::new(|| Mutex::new(Cluster::
 /// A database of one's own.
 fn database(name: &str) -> Database {
     CLUSTER.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).database(name)
+}
+
+/// Where its socket is.
+fn socket() -> std::path::PathBuf {
+    CLUSTER.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).socket().to_owned()
+}
+
+/// A transaction of somebody else that has run a statement and is not over, until it is dropped.
+struct Held(std::process::Child);
+
+fn hold(database: &str, statement: &str) -> Held {
+    use std::io::{BufRead as _, Write as _};
+    let mut command = CLUSTER.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).command("psql");
+    command.args(["-qXAt", "-U", "postgres", "-d", database, "-h"]).arg(socket());
+    let mut child =
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("psql runs");
+    writeln!(child.stdin.as_mut().unwrap(), "BEGIN;\n{statement};\n\\echo held").unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "held"));
+    Held(child)
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
