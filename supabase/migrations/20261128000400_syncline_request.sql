@@ -456,7 +456,7 @@ begin
       coalesce(f.void::text = 'true', false), f.t_conflict, f.t_delete)::syncline.operation order by f.place)
       filter (where coalesce(f.fault, f.later_fault) is null),
     (select syncline.invalid(format('operations[%s].%s', f.place - 1, coalesce(f.fault, f.later_fault)),
-        case when r.operations -> (f.place - 1) -> coalesce(f.fault, f.later_fault) is null
+        case when coalesce(f.fault, f.later_fault) !~ '[.[]' and r.operations -> (f.place - 1) -> coalesce(f.fault, f.later_fault) is null
           then 'is missing' else 'has the wrong type or form' end)
       from formed f where coalesce(f.fault, f.later_fault) is not null order by f.place limit 1)
     into operations, about

@@ -41,10 +41,8 @@ impl Meanings {
 
     fn learn(&mut self, name: &str, on_record: &Value, given: &Value) {
         match (on_record, given) {
-            (Value::String(on_record), Value::String(given)) => {
-                if ["epoch", "cursor"].contains(&name) || name == "id" && uuid(on_record) {
-                    self.0.insert(on_record.clone(), given.clone());
-                }
+            (Value::String(on_record), Value::String(given)) if is_made_up(name, on_record) => {
+                self.0.insert(on_record.clone(), given.clone());
             }
             (Value::Array(on_record), Value::Array(given)) => {
                 on_record.iter().zip(given).for_each(|(on_record, given)| self.learn(name, on_record, given));
@@ -59,8 +57,9 @@ impl Meanings {
     }
 }
 
-fn uuid(text: &str) -> bool {
-    text.len() == 36 && text.matches('-').count() == 4
+fn is_made_up(member: &str, text: &str) -> bool {
+    let is_uuid = text.len() == 36 && text.matches('-').count() == 4;
+    ["epoch", "cursor"].contains(&member) || member == "id" && is_uuid
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 mod cluster;
+mod differ;
 mod golden;
 mod pgtap;
 mod together;
