@@ -9,8 +9,7 @@ fn pushes(sent: &[Sending]) -> Vec<&Sending> {
 #[test]
 fn bisecting_finds_the_culprit_and_charges_nobody_else() {
     for (n, place) in [(1, 0), (2, 1), (16, 0), (16, 9), (64, 63), (100, 50)] {
-        let mut endpoint = Endpoint::default();
-        let mut rig = Rig::ready(3, &mut endpoint);
+        let (mut endpoint, mut rig) = ready(3);
         let culprit = rig.create_many(n) + place;
         let sent = rig.run(|request| {
             if request.sequences().contains(&culprit) {
@@ -35,8 +34,7 @@ fn bisecting_finds_the_culprit_and_charges_nobody_else() {
 
 #[test]
 fn a_permanent_refusal_fails_what_stands_alone_and_says_that_the_outcome_is_unknown() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     rig.create_many(5);
     rig.run(
         |request| {
@@ -52,8 +50,7 @@ fn a_permanent_refusal_fails_what_stands_alone_and_says_that_the_outcome_is_unkn
 
 #[test]
 fn attempts_used_up_end_in_failed_and_cost_others_nothing_more() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     rig.create_many(8);
     let poisoned = |request: &Sending, endpoint: &mut Endpoint| {
         if request.sequences().contains(&5) { problem(ProblemCode::Internal) } else { endpoint.answer(request) }
@@ -73,8 +70,7 @@ fn attempts_used_up_end_in_failed_and_cost_others_nothing_more() {
 
 #[test]
 fn a_transaction_that_stands_alone_fails_as_a_whole() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     rig.create("a");
     let group = rig.group(vec![
         NewOperation::create("pin", "g1", "{}").with_max_attempts(1),
@@ -98,8 +94,7 @@ fn a_transaction_that_stands_alone_fails_as_a_whole() {
 /// Counter-example 36: a firewall answers 403 to one payload, without our header.
 #[test]
 fn ce36_a_proxy_that_refuses_one_payload_delays_only_that_one() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(2, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(2);
     rig.create_many(20);
     let poison = rig.enqueue(NewOperation::create("pin", "p", r#"{"title":"DROP TABLE"}"#));
     for n in 20..40 {
@@ -128,8 +123,7 @@ fn ce36_a_proxy_that_refuses_one_payload_delays_only_that_one() {
 
 #[test]
 fn a_batch_that_the_database_does_not_finish_in_time_goes_in_smaller_ones() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     rig.create_many(60);
     rig.run_for(120_000, |request| match request.operations().len() {
         0..=7 => endpoint.answer(request),
@@ -140,8 +134,7 @@ fn a_batch_that_the_database_does_not_finish_in_time_goes_in_smaller_ones() {
 
 #[test]
 fn an_operation_that_the_database_never_finishes_waits_and_is_charged_nothing() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     rig.create_many(10);
     let slow = rig.enqueue(NewOperation::create("pin", "p", r#"{"title":"SLOW"}"#));
     rig.run_for(30_000, |request| match request.carries("SLOW") {
@@ -156,8 +149,7 @@ fn an_operation_that_the_database_never_finishes_waits_and_is_charged_nothing() 
 
 #[test]
 fn functions_that_are_not_there_yet_cost_no_operation_anything() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     let receipt = rig.create("e");
     rig.run_for(60_000, |_| postgrest(404, "PGRST202"));
     let waiting = rig.operation(&receipt.id);
@@ -172,8 +164,7 @@ fn functions_that_are_not_there_yet_cost_no_operation_anything() {
 
 #[test]
 fn what_postgres_cannot_read_is_found_in_its_batch_and_fails_alone() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     rig.create_many(30);
     let poison = rig.enqueue(NewOperation::create("pin", "p", r#"{"title":"POISON"}"#));
     rig.run_for(30_000, |request| match request.carries("POISON") {
@@ -187,8 +178,7 @@ fn what_postgres_cannot_read_is_found_in_its_batch_and_fails_alone() {
 
 #[test]
 fn other_lanes_and_the_pull_go_on_during_a_search() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(2, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(2);
     rig.create_many(8);
     let batch = rig.send();
     rig.answer(&batch, problem(ProblemCode::Internal));
@@ -200,15 +190,13 @@ fn other_lanes_and_the_pull_go_on_during_a_search() {
     let beside = rig.send();
     assert_eq!(beside.sequences(), [other.sequence]);
     assert_eq!(rig.send().route, Route::Pull);
-    let answer = endpoint.answer(&beside);
-    rig.answer(&beside, answer);
+    rig.take(&beside, &mut endpoint);
     assert_eq!(rig.status(&other), OperationStatus::Completed);
 }
 
 #[test]
 fn when_the_empty_push_fails_too_it_is_the_connection_and_the_batch_goes_again_as_it_was() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     rig.create_many(8);
     let first = rig.send();
     rig.answer(&first, problem(ProblemCode::Internal));
@@ -218,16 +206,14 @@ fn when_the_empty_push_fails_too_it_is_the_connection_and_the_batch_goes_again_a
     rig.advance(300_000);
     let again = rig.send();
     assert_eq!(again.sequences(), first.sequences());
-    let answer = endpoint.answer(&again);
-    rig.answer(&again, answer);
+    rig.take(&again, &mut endpoint);
     assert_eq!(rig.completed(), 8);
     assert_eq!(rig.operation("op-1").attempts, 0);
 }
 
 #[test]
 fn a_lane_stays_in_order_through_a_search() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     let first = rig.enqueue(NewOperation::create("pin", "e", r#"{"a":1}"#).with_max_attempts(1));
     let second = rig.enqueue(NewOperation::create("pin", "other", "{}").after(&first));
     let third = rig.enqueue(NewOperation::update("pin", "e", r#"{"b":2}"#).after(&second));
@@ -245,14 +231,13 @@ fn a_lane_stays_in_order_through_a_search() {
     assert_eq!(rig.status(&third), OperationStatus::Pending);
     assert_eq!(delivered, [4, 5, 6, 7, 8]);
     rig.store.retry(&first.id, rig.now).unwrap();
-    rig.run(|request| endpoint.answer(request));
+    rig.run_with(&mut endpoint);
     assert_eq!(rig.completed(), 8);
 }
 
 #[test]
 fn silence_while_offline_is_nobodys_fault() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (_, mut rig) = ready(1);
     rig.create_many(4);
     for _ in 0..5 {
         let sent = rig.send();
@@ -267,8 +252,7 @@ fn silence_while_offline_is_nobodys_fault() {
 
 #[test]
 fn an_answer_that_does_not_add_up_settles_nothing() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (_, mut rig) = ready(1);
     rig.create_many(3);
     let sent = rig.send();
     let mut answer = json!({"applied": 2, "results": [], "version": 3, "epoch": "e1", "mark": 1, "server_time": "2027-01-01T00:00:00Z"});
@@ -287,8 +271,7 @@ fn an_answer_that_does_not_add_up_settles_nothing() {
 #[test]
 fn a_413_shrinks_the_batches_whoever_says_it() {
     for header in [true, false] {
-        let mut endpoint = Endpoint::default();
-        let mut rig = Rig::ready(1, &mut endpoint);
+        let (mut endpoint, mut rig) = ready(1);
         rig.create_many(40);
         let sent = rig.run(|request| match request.sequences().len() {
             0..=10 => endpoint.answer(request),
@@ -303,8 +286,7 @@ fn a_413_shrinks_the_batches_whoever_says_it() {
 #[test]
 fn an_operation_too_large_by_itself_fails_by_our_word_and_waits_by_a_proxys() {
     for header in [true, false] {
-        let mut endpoint = Endpoint::default();
-        let mut rig = Rig::ready(1, &mut endpoint);
+        let (mut endpoint, mut rig) = ready(1);
         rig.create_many(3);
         let large = rig.enqueue(NewOperation::create("pin", "large", r#"{"title":"LARGE"}"#));
         rig.run(|request| match request.carries("LARGE") {
@@ -323,8 +305,7 @@ fn an_operation_too_large_by_itself_fails_by_our_word_and_waits_by_a_proxys() {
 
 #[test]
 fn a_withdrawal_that_is_blamed_waits_however_often() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     let receipt = rig.create("e");
     let sent = rig.send();
     rig.store.cancel(&receipt.id, rig.now).unwrap();
@@ -349,8 +330,7 @@ proptest! {
         moods in prop::collection::vec(0u8..6, 0..60),
         in_flight in 1usize..4,
     ) {
-        let mut endpoint = Endpoint::default();
-        let mut rig = Rig::ready(in_flight, &mut endpoint);
+        let (mut endpoint, mut rig) = ready(in_flight);
         rig.create_many(n);
         let mut moods = moods.into_iter();
         // Each mood may cost the longest backoff, and then the search must come to its end.

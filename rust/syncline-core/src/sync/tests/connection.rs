@@ -5,8 +5,7 @@ use crate::transport::TransportError;
 
 #[test]
 fn a_refused_credential_is_asked_for_once_afresh_and_then_the_app_must_act() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(2, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(2);
     let receipt = rig.create("e");
     let first = rig.send();
     assert_eq!(first.reason, CredentialReason::First);
@@ -32,17 +31,15 @@ fn a_refused_credential_is_asked_for_once_afresh_and_then_the_app_must_act() {
     rig.driver.nudge();
     let asked = rig.send();
     assert_eq!(asked.reason, CredentialReason::Refresh);
-    let answer = endpoint.answer(&asked);
-    rig.answer(&asked, answer);
+    rig.take(&asked, &mut endpoint);
     assert_eq!(rig.status(&receipt), OperationStatus::Completed);
-    rig.run(|request| endpoint.answer(request));
+    rig.run_with(&mut endpoint);
     assert_eq!(rig.driver.state(rig.now), SyncState::Idle);
 }
 
 #[test]
 fn an_expired_token_is_asked_for_once_though_several_requests_carried_it() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(2, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(2);
     rig.create("a");
     let one = rig.send();
     rig.create("b");
@@ -52,9 +49,8 @@ fn an_expired_token_is_asked_for_once_though_several_requests_carried_it() {
     assert_eq!(fresh.reason, CredentialReason::Refresh);
     rig.answer(&two, problem(ProblemCode::Unauthorized));
     assert!(rig.wait().is_some(), "one finds out whether the fresh one is good");
-    let answer = endpoint.answer(&fresh);
-    rig.answer(&fresh, answer);
-    let rest = rig.run(|request| endpoint.answer(request));
+    rig.take(&fresh, &mut endpoint);
+    let rest = rig.run_with(&mut endpoint);
     assert!(rest.iter().all(|request| request.reason == CredentialReason::First));
     assert_eq!(rig.completed(), 2);
 }
@@ -62,7 +58,7 @@ fn an_expired_token_is_asked_for_once_though_several_requests_carried_it() {
 #[test]
 fn wrong_user_and_wrong_scope_need_the_app_at_once() {
     for code in [ProblemCode::WrongUser, ProblemCode::WrongScope, ProblemCode::Forbidden, ProblemCode::WrongDevice] {
-        let mut rig = Rig::ready(1, &mut Endpoint::default());
+        let (_, mut rig) = ready(1);
         rig.create("e");
         let sent = rig.send();
         rig.answer(&sent, problem(code));
@@ -74,7 +70,7 @@ fn wrong_user_and_wrong_scope_need_the_app_at_once() {
 
 #[test]
 fn retry_after_is_kept_across_a_restart_and_no_nudge_skips_it() {
-    let mut rig = Rig::ready(2, &mut Endpoint::default());
+    let (_, mut rig) = ready(2);
     rig.create("e");
     let sent = rig.send();
     rig.answer(&sent, retry_after(problem(ProblemCode::Unavailable), "600"));
@@ -92,7 +88,7 @@ fn retry_after_is_kept_across_a_restart_and_no_nudge_skips_it() {
 
 #[test]
 fn a_clock_set_back_does_not_lengthen_a_wait() {
-    let mut rig = Rig::ready(2, &mut Endpoint::default());
+    let (_, mut rig) = ready(2);
     rig.create("e");
     let sent = rig.send();
     rig.answer(&sent, retry_after(theirs(429), "600"));
@@ -104,8 +100,7 @@ fn a_clock_set_back_does_not_lengthen_a_wait() {
 
 #[test]
 fn no_network_starts_nothing_and_a_network_starts_at_once() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(2, &mut endpoint);
+    let (_, mut rig) = ready(2);
     rig.create("e");
     let sent = rig.send();
     rig.answer(&sent, Outcome::NoAnswer(TransportError::Unreachable("no route".into())));
@@ -119,8 +114,7 @@ fn no_network_starts_nothing_and_a_network_starts_at_once() {
 
 #[test]
 fn the_connection_backs_off_with_growing_waits_and_recovers_alone() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(3, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(3);
     rig.create("e");
     let mut waits = Vec::new();
     for _ in 0..8 {
@@ -131,14 +125,13 @@ fn the_connection_backs_off_with_growing_waits_and_recovers_alone() {
         rig.now = until;
     }
     assert_eq!(waits, [3_000, 9_000, 27_000, 81_000, 243_000, 300_000, 300_000, 300_000], "the highest draws");
-    rig.run(|request| endpoint.answer(request));
+    rig.run_with(&mut endpoint);
     assert_eq!(rig.completed(), 1);
 }
 
 #[test]
 fn in_doubt_one_push_finds_out() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(3, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(3);
     rig.create("a");
     let one = rig.send();
     rig.create("b");
@@ -152,15 +145,13 @@ fn in_doubt_one_push_finds_out() {
     let sent = rig.send();
     rig.create("c");
     assert!(rig.wait().is_some());
-    let answer = endpoint.answer(&sent);
-    rig.answer(&sent, answer);
+    rig.take(&sent, &mut endpoint);
     assert_eq!(rig.send().sequences(), [3]);
 }
 
 #[test]
 fn an_unsupported_protocol_keeps_everything_and_goes_on_by_itself() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     let receipt = rig.create("e");
     let sent = rig.send();
     let mut said = Problem::new(ProblemCode::UnsupportedProtocol);
@@ -169,7 +160,7 @@ fn an_unsupported_protocol_keeps_everything_and_goes_on_by_itself() {
     assert_eq!(rig.driver.state(rig.now), SyncState::UnsupportedProtocol { supported: vec![2, 3] });
     assert_eq!((rig.status(&receipt), rig.operation(&receipt.id).attempts), (OperationStatus::Pending, 0));
     rig.now = rig.wait().unwrap();
-    rig.run(|request| endpoint.answer(request));
+    rig.run_with(&mut endpoint);
     assert_eq!(rig.status(&receipt), OperationStatus::Completed);
     assert_eq!(rig.driver.state(rig.now), SyncState::Idle);
 }
@@ -193,8 +184,7 @@ fn every_wait_ends_by_itself() {
     ];
     for (index, fault) in faults.iter().enumerate() {
         for failing in [Route::Push, Route::Pull] {
-            let mut endpoint = Endpoint::default();
-            let mut rig = Rig::ready(2, &mut endpoint);
+            let (mut endpoint, mut rig) = ready(2);
             rig.create_many(5);
             rig.driver.nudge();
             let mut broken = 6;

@@ -16,8 +16,7 @@ fn a_new_device_pulls_before_it_pushes() {
     let first = rig.send();
     assert_eq!((first.route, &first.body["epoch"], &first.body["cursor"]), (Route::Pull, &Value::Null, &Value::Null));
     assert!(rig.wait().is_some(), "nothing goes beside it");
-    let answer = endpoint.answer(&first);
-    rig.answer(&first, answer);
+    rig.take(&first, &mut endpoint);
     let push = rig.send();
     assert_eq!((push.route, &push.body["epoch"]), (Route::Push, &json!("e1")));
 }
@@ -37,8 +36,7 @@ fn pushes_go_during_a_reset() {
 /// Counter-example 27: two pushes in flight for different lanes, answers in reverse order.
 #[test]
 fn ce27_answers_in_reverse_order_are_no_sign_of_a_server_gone_back() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(2, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(2);
     rig.create("a");
     let one = rig.send();
     rig.create("b");
@@ -55,8 +53,7 @@ fn ce27_answers_in_reverse_order_are_no_sign_of_a_server_gone_back() {
 
 #[test]
 fn a_mark_that_another_batch_had_means_that_the_server_went_back() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(2, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(2);
     rig.create("a");
     let one = rig.send();
     rig.create("b");
@@ -70,16 +67,15 @@ fn a_mark_that_another_batch_had_means_that_the_server_went_back() {
     assert_eq!((device.mark, device.reset, device.cursor), (1, true, None));
     assert_eq!(rig.store.take_changes().notices, [Notice::ServerWentBack { returned: 1 }]);
     assert_eq!(rig.completed(), 0);
-    rig.run(|request| endpoint.answer(request));
+    rig.run_with(&mut endpoint);
     assert_eq!(rig.completed(), 2);
 }
 
 #[test]
 fn a_server_behind_gets_everything_kept_again() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(2, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(2);
     rig.create_many(3);
-    rig.run(|request| endpoint.answer(request));
+    rig.run_with(&mut endpoint);
     assert_eq!(rig.completed(), 3);
     let mut restored = Endpoint { epoch: "e2", ..Endpoint::default() };
     rig.create("later");
@@ -99,8 +95,7 @@ fn a_server_behind_gets_everything_kept_again() {
 /// Counter-example 17: the late answer of the old server arrives after the device took the new epoch.
 #[test]
 fn ce17_a_late_answer_of_another_history_is_dropped() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(2, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(2);
     let first = rig.create("a");
     let one = rig.send();
     let second = rig.create("b");
@@ -116,8 +111,7 @@ fn ce17_a_late_answer_of_another_history_is_dropped() {
 
 #[test]
 fn a_late_page_of_another_history_is_dropped() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(2, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(2);
     rig.create("a");
     rig.driver.nudge();
     let push = rig.send();
@@ -131,8 +125,7 @@ fn a_late_page_of_another_history_is_dropped() {
 
 #[test]
 fn a_server_that_goes_back_again_and_again_is_asked_ever_more_rarely() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (_, mut rig) = ready(1);
     rig.create("a");
     let mut count = 0;
     let sent = rig.run_for(600_000, |_| {
@@ -145,8 +138,7 @@ fn a_server_that_goes_back_again_and_again_is_asked_ever_more_rarely() {
 
 #[test]
 fn a_fork_waits_for_what_is_in_flight_and_then_goes_on_under_a_new_name() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(2, &mut endpoint);
+    let (_, mut rig) = ready(2);
     rig.create("a");
     let one = rig.send();
     rig.create("b");
@@ -169,7 +161,7 @@ fn a_fork_waits_for_what_is_in_flight_and_then_goes_on_under_a_new_name() {
 
 #[test]
 fn a_fork_asked_for_before_a_restart_is_done_after_it() {
-    let mut rig = Rig::ready(1, &mut Endpoint::default());
+    let (_, mut rig) = ready(1);
     rig.create("a");
     let sent = rig.send();
     rig.answer(&sent, problem(ProblemCode::DeviceForked));
@@ -180,14 +172,13 @@ fn a_fork_asked_for_before_a_restart_is_done_after_it() {
 
 #[test]
 fn an_answer_from_before_a_restart_is_dropped() {
-    let mut endpoint = Endpoint::default();
-    let mut rig = Rig::ready(1, &mut endpoint);
+    let (mut endpoint, mut rig) = ready(1);
     rig.create("a");
     let sent = rig.send();
     rig.restart();
     let late = endpoint.answer(&sent);
     rig.answer(&sent, late);
     assert_eq!(rig.completed(), 0);
-    rig.run(|request| endpoint.answer(request));
+    rig.run_with(&mut endpoint);
     assert_eq!(rig.completed(), 1);
 }

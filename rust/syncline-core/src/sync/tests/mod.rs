@@ -92,13 +92,6 @@ impl Rig {
         Self { store, driver, now, random: Highest::default(), options, made: 0, _folder: folder }
     }
 
-    /// A device that has pulled and has nothing to do.
-    pub(super) fn ready(max_in_flight: usize, endpoint: &mut Endpoint) -> Self {
-        let mut rig = Self::new(max_in_flight);
-        rig.run(|request| endpoint.answer(request));
-        rig
-    }
-
     /// The process dies and comes back.
     pub(super) fn restart(&mut self) {
         self.store = Store::open(self.options.clone(), "unused", self.now).unwrap();
@@ -158,6 +151,12 @@ impl Rig {
         self.driver.answered(&mut self.store, sent.ticket, outcome, self.now, &self.random).unwrap();
     }
 
+    /// The endpoint answers.
+    pub(super) fn take(&mut self, sent: &Sending, endpoint: &mut Endpoint) {
+        let answer = endpoint.answer(sent);
+        self.answer(sent, answer);
+    }
+
     pub(super) fn advance(&mut self, millis: i64) {
         self.now = self.now.plus_millis(millis);
     }
@@ -180,6 +179,11 @@ impl Rig {
             }
         }
         panic!("it never comes to rest");
+    }
+
+    /// As [`Rig::run`], with an endpoint that answers everything.
+    pub(super) fn run_with(&mut self, endpoint: &mut Endpoint) -> Vec<Sending> {
+        self.run(|request| endpoint.answer(request))
     }
 
     /// As [`Rig::run`], over `millis` of time in which nothing else happens.
@@ -216,6 +220,13 @@ impl Rig {
         assert_eq!(metrics.enqueued_total, sum + metrics.failed + metrics.conflicted, "conservation");
         metrics.completed_total
     }
+}
+
+/// A device that has pulled and has nothing to do, and its endpoint.
+pub(super) fn ready(max_in_flight: usize) -> (Endpoint, Rig) {
+    let (mut endpoint, mut rig) = (Endpoint::default(), Rig::new(max_in_flight));
+    rig.run_with(&mut endpoint);
+    (endpoint, rig)
 }
 
 fn driver(max_in_flight: usize) -> Driver {

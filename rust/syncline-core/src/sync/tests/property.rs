@@ -74,8 +74,7 @@ struct World {
 
 impl World {
     fn new(in_flight: usize) -> Self {
-        let mut endpoint = Endpoint::default();
-        let rig = Rig::ready(in_flight, &mut endpoint);
+        let (endpoint, rig) = ready(in_flight);
         Self { rig, endpoint, open: Vec::new(), receipts: Vec::new(), epochs: vec!["e5", "e4", "e3", "e2"] }
     }
 
