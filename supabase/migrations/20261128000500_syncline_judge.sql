@@ -83,8 +83,8 @@ language plpgsql immutable set search_path = '' as $$
 declare
   j syncline.judgement;
   f record;
-  v_ours jsonb := '{}';
-  v_later jsonb := '{}';
+  v_ours jsonb := '{}'::jsonb;
+  v_later jsonb := '{}'::jsonb;
   v_setter jsonb;
   v_winner text;
 begin

@@ -1,33 +1,35 @@
--- What the operator calls: retention, and a new epoch after a restore.
+-- What the operator calls: retention, a new epoch after a restore, the rules of entity types, the ledger.
 
 -- Drops what nobody can ask for any more in one scope: verdicts that are old enough and forgotten by their device, and tombstones
--- that are old enough. Cursors older than those tombstones get a `reset`.
+-- that are old enough. Cursors older than those tombstones get a `reset`. Pushes of the scope wait only for the tombstones: a
+-- verdict that is due has no reader left.
 create function syncline.purge(p_scope text, out operations bigint, out tombstones bigint)
 language plpgsql volatile security definer set search_path = '' as $$
 declare
   v_settings syncline.settings;
   v_now constant bigint := syncline.clock();
+  v_before bigint;
   v_through bigint;
 begin
   select * into strict v_settings from syncline.settings;
-  perform from syncline.scopes s where s.scope = p_scope for update;
-  with gone as (
-    delete from syncline.operations o using syncline.devices d
-    where o.scope = p_scope and d.scope = p_scope and d.device_id = o.device_id and o.sequence <= d.forgotten_through
-      and o.decided_at < v_now - v_settings.keys_kept_days * 86400000::bigint
-    returning 1)
-  select count(*) into operations from gone;
-  with gone as (
-    delete from syncline.entities e
-    where e.scope = p_scope and e.deleted is not null and e.stored_at < v_now - v_settings.tombstones_kept_days * 86400000::bigint
-    returning e.version)
-  select count(*), max(version) into tombstones, v_through from gone;
-  update syncline.scopes s set purged_through = v_through where s.scope = p_scope and s.purged_through < v_through;
+  delete from syncline.operations o using syncline.devices d
+  where o.scope = p_scope and d.scope = p_scope and d.device_id = o.device_id and o.sequence <= d.forgotten_through
+    and o.decided_at < v_now - v_settings.keys_kept_days * 86400000::bigint;
+  get diagnostics operations = row_count;
+  tombstones := 0;
+  v_before := v_now - v_settings.tombstones_kept_days * 86400000::bigint;
+  if exists (select from syncline.entities e where e.scope = p_scope and e.deleted is not null and e.stored_at < v_before) then
+    perform from syncline.scopes s where s.scope = p_scope for update;
+    with gone as (
+      delete from syncline.entities e where e.scope = p_scope and e.deleted is not null and e.stored_at < v_before
+      returning e.version)
+    select count(*), max(g.version) into tombstones, v_through from gone g;
+    update syncline.scopes s set purged_through = v_through where s.scope = p_scope and s.purged_through < v_through;
+  end if;
 end
 $$;
 
--- The same for all scopes, one after the other. From a job of pg_cron it is one transaction; `call syncline.purge_each()` commits
--- after each scope.
+-- The same for all scopes, one after the other, in one transaction.
 create function syncline.purge_all(out operations bigint, out tombstones bigint)
 language plpgsql volatile security definer set search_path = '' as $$
 declare
@@ -40,18 +42,6 @@ begin
     select * into v_purged from syncline.purge(v_scope);
     operations := operations + v_purged.operations;
     tombstones := tombstones + v_purged.tombstones;
-  end loop;
-end
-$$;
-
-create procedure syncline.purge_each()
-language plpgsql as $$
-declare
-  v_scope text;
-begin
-  for v_scope in select s.scope from syncline.scopes s order by s.scope loop
-    perform syncline.purge(v_scope);
-    commit;
   end loop;
 end
 $$;

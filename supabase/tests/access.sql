@@ -56,7 +56,7 @@ select is_empty($$
     and p.proname not in ('push', 'pull')
 $$, 'apps may call push and pull, and nothing behind them');
 select is_empty($$
-  select p.proname from pg_proc p where p.pronamespace in ('syncline'::regnamespace) and p.prokind = 'f'
+  select p.proname from pg_proc p where p.pronamespace = 'syncline'::regnamespace
     and not coalesce('search_path=""' = any (p.proconfig), false)
 $$, 'every function has an empty search_path');
 select is_empty($$

@@ -27,14 +27,19 @@ macro_rules! migration {
 }
 
 /// In order; a released one is never edited.
-pub const MIGRATIONS: [Migration; 10] = [
+pub const MIGRATIONS: [Migration; 15] = [
     migration!("20261128000100", "syncline_schema"),
     migration!("20261128000200", "syncline_values"),
     migration!("20261128000300", "syncline_claims"),
-    migration!("20261128000400", "syncline_request"),
+    migration!("20261128000400", "syncline_payloads"),
+    migration!("20261128000420", "syncline_request"),
+    migration!("20261128000440", "syncline_operations"),
     migration!("20261128000500", "syncline_judge"),
     migration!("20261128000550", "syncline_schemas"),
-    migration!("20261128000600", "syncline_push"),
+    migration!("20261128000580", "syncline_history"),
+    migration!("20261128000600", "syncline_batch"),
+    migration!("20261128000620", "syncline_decide"),
+    migration!("20261128000640", "syncline_push"),
     migration!("20261128000700", "syncline_pull"),
     migration!("20261128000800", "syncline_maintenance"),
     migration!("20261128000900", "syncline_api"),
