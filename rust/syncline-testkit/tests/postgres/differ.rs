@@ -42,6 +42,8 @@ struct Stream<'h> {
     devices: BTreeMap<&'static str, Device>,
     /// Every clock that an entity has had, by id.
     clocks: BTreeMap<String, Vec<Value>>,
+    /// How often which word was answered.
+    words: &'h mut BTreeMap<String, u64>,
 }
 
 impl Stream<'_> {
@@ -180,7 +182,8 @@ impl Stream<'_> {
             answers.push((answered.status, sorted(answer), given));
         }
         let [(status, answer, given), (other_status, other, _)] = answers.try_into().expect("two hosts");
-        assert_eq!((status, answer), (other_status, other), "embedded and Postgres differ about {request}");
+        assert_eq!((status, &answer), (other_status, &other), "embedded and Postgres differ about {request}");
+        count_words(&answer, self.words);
         given
     }
 
@@ -290,6 +293,51 @@ fn same_names(value: &mut Value) {
     }
 }
 
+/// Statuses, codes, rules, winners; and what was left out or began anew.
+fn count_words(answer: &Value, words: &mut BTreeMap<String, u64>) {
+    let mut count = |word: &Value, times: u64| {
+        let word = word.as_str().map_or_else(|| word.to_string(), str::to_owned);
+        *words.entry(word).or_default() += times;
+    };
+    count(&json!("left out"), answer["applied"].as_f64().unwrap_or(0.0) as u64);
+    count(&json!("reset"), u64::from(answer["reset"] == true));
+    count(&json!("cursor"), u64::from(answer.get("cursor").is_some() && answer.get("mark").is_some()));
+    count(&answer["code"], 1);
+    for result in answer["results"].as_array().into_iter().flatten() {
+        for word in [&result["status"], &result["error"]["code"], &result["conflict"]["rule"]] {
+            count(word, 1);
+        }
+        count(&json!("foreign dot"), u64::from(result.get("sequence").is_some()));
+    }
+}
+
+/// What random requests must have met, or they prove little.
+const MET: [&str; 23] = [
+    "applied",
+    "merged",
+    "conflict",
+    "rejected",
+    "deferred",
+    "already_processed",
+    "left out",
+    "reset",
+    "cursor",
+    "foreign dot",
+    "last_writer_wins",
+    "server_wins",
+    "client_wins",
+    "manual",
+    "update_wins",
+    "delete_wins",
+    "not_found",
+    "gone",
+    "voided",
+    "transaction_failed",
+    "idempotency_key_reused",
+    "invalid_value",
+    "device_forked",
+];
+
 /// Numbers as doubles: notation does not count.
 fn sorted(value: Value) -> Value {
     match value {
@@ -307,11 +355,24 @@ fn the_same_requests_get_the_same_answers() {
     let mut postgres = PostgresHost::new(&crate::database("differ")).unwrap();
     let streams = std::env::var("SYNCLINE_STREAMS").ok().and_then(|text| text.parse().ok()).unwrap_or(STREAMS);
     let first = std::env::var("SYNCLINE_FIRST").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let mut words = BTreeMap::new();
     for seed in first..first + streams {
         println!("seed {seed}");
         let random = StdRng::seed_from_u64(seed);
         let scope = format!("stream-{seed}");
         let hosts: [&mut dyn Host; 2] = [&mut embedded, &mut postgres];
-        Stream { hosts, random, scope, now: NOON, devices: BTreeMap::new(), clocks: BTreeMap::new() }.run();
+        Stream {
+            hosts,
+            random,
+            scope,
+            now: NOON,
+            devices: BTreeMap::new(),
+            clocks: BTreeMap::new(),
+            words: &mut words,
+        }
+        .run();
     }
+    println!("{words:?}");
+    let missing: Vec<_> = MET.into_iter().filter(|word| words.get(*word).is_none_or(|times| *times < 5)).collect();
+    assert!(missing.is_empty(), "hardly met: {missing:?}");
 }
