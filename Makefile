@@ -59,6 +59,11 @@ bench: ## Ratios against plain programs, side by side; ARGS="--quick enqueue" fo
 fuzz: ## Fuzz what reads bytes from outside, ten minutes each target; ARGS="push --seconds 60" for less
 	@scripts/fuzz $(ARGS)
 
+.PHONY: smoke-supabase
+smoke-supabase: ## Try a real Supabase project: URL=https://abc.supabase.co KEY=sb_publishable_…; docs/supabase.md says who asks
+	@$(PROVIDE) libclang
+	@scripts/smoke-supabase "$(URL)" "$(KEY)"
+
 .PHONY: check-android
 check-android: ## Type-check the core for Android (aarch64)
 	@scripts/cross-check aarch64-linux-android

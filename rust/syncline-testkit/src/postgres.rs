@@ -220,6 +220,11 @@ pub struct Database {
 }
 
 impl Database {
+    /// One of another cluster, for whoever may do everything there.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: url.into() }
+    }
+
     /// Where it is, as its superuser.
     pub fn url(&self) -> &str {
         &self.url

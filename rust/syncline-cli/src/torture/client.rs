@@ -38,6 +38,8 @@ pub(super) struct Answer {
     pub(super) text: String,
     /// What was asked, in short.
     pub(super) asked: String,
+    /// Whether it is PostgREST's word, and not the functions'.
+    postgrest: bool,
 }
 
 /// How a request differs from an ordinary one.
@@ -51,6 +53,8 @@ pub(super) struct Unusual<'a> {
 pub(super) struct Client {
     http: reqwest::Client,
     base: Url,
+    /// Of the Supabase project whose functions are the endpoint.
+    publishable_key: Option<HeaderValue>,
     /// Requests sent so far.
     pub(super) requests: AtomicU64,
     /// Answers that lacked the protocol header, and problems that lacked their form, as they were seen.
@@ -61,12 +65,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client of the endpoint whose paths begin at `base`.
+    /// A client of the endpoint whose paths begin at `base`; with a publishable key, of the functions of that Supabase project.
     ///
     /// # Errors
-    /// What is wrong with the URL, in a sentence that does not quote it.
-    pub(super) fn new(base: &str, allow_cleartext: bool) -> Result<Self, String> {
+    /// What is wrong with the URL or the key, in a sentence that does not quote it.
+    pub(super) fn new(base: &str, allow_cleartext: bool, publishable_key: Option<&str>) -> Result<Self, String> {
         let base = check_base(base, allow_cleartext)?;
+        let key = publishable_key.map(HeaderValue::try_from).transpose();
+        let publishable_key = key.map_err(|_| "the key has characters that no header takes".to_owned())?;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls())
             .redirect(redirect::Policy::none())
@@ -81,6 +87,7 @@ impl Client {
         Ok(Self {
             http,
             base,
+            publishable_key,
             requests: AtomicU64::new(0),
             without_header: Mutex::default(),
             out_of_form: Mutex::default(),
@@ -150,6 +157,21 @@ impl Client {
         let _ = self.start(path, Some(token), Body::wrap_stream(half), &unusual).await;
     }
 
+    /// Whether the endpoint is the functions of a Supabase project, by way of its Data API.
+    pub(super) fn is_supabase(&self) -> bool {
+        self.publishable_key.is_some()
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let below = match path.strip_prefix("/v1/").filter(|_| self.is_supabase()) {
+            Some(function) => format!("/rest/v1/rpc/syncline_{function}"),
+            None => path.to_owned(),
+        };
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{below}", self.base.path().trim_end_matches('/')));
+        url
+    }
+
     async fn start(
         &self,
         path: &str,
@@ -158,10 +180,14 @@ impl Client {
         unusual: &Unusual<'_>,
     ) -> reqwest::Result<Response> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut url = self.base.clone();
-        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
-        let mut request =
-            self.http.post(url).header(CONTENT_TYPE, unusual.content_type.unwrap_or("application/json")).body(body);
+        let mut request = self
+            .http
+            .post(self.url(path))
+            .header(CONTENT_TYPE, unusual.content_type.unwrap_or("application/json"))
+            .body(body);
+        if let Some(key) = &self.publishable_key {
+            request = request.header("apikey", key).header("content-profile", "public");
+        }
         if let Some(encoding) = unusual.content_encoding {
             request = request.header(CONTENT_ENCODING, encoding);
         }
@@ -179,14 +205,15 @@ impl Client {
         let text = response.text().await.map_err(|error| no_answer(asked, &error))?;
         let text = without_token(text, token);
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let answer = Answer { status, body, text, asked: asked.to_owned() };
-        if protocol.as_deref() != Some(PROTOCOL.to_string().as_str()) {
+        let postgrest = self.is_supabase() && protocol.is_none() && is_error_object(&body);
+        let answer = Answer { status, body, text, asked: asked.to_owned(), postgrest };
+        if !postgrest && protocol.as_deref() != Some(PROTOCOL.to_string().as_str()) {
             note(&self.without_header, answer.evidence(&format!("an answer without `{PROTOCOL_HEADER}: {PROTOCOL}`")));
         }
         if let Some(difference) = answer.problem_difference(&media_type) {
             note(&self.out_of_form, answer.evidence(&difference));
         }
-        if status >= 500 && status != 503 {
+        if status >= 500 && status != 503 && !answer.is_too_complex() {
             note(&self.defects, answer.evidence(&format!("HTTP {status}")));
         }
         Ok(answer)
@@ -227,15 +254,20 @@ impl Answer {
 
     /// Holds if the endpoint refused the request as the client's fault, with a code.
     pub(super) fn expect_refusal(&self) -> Result<(), Trouble> {
-        if (400..500).contains(&self.status) && !self.code().is_empty() {
+        if ((400..500).contains(&self.status) && !self.code().is_empty()) || self.is_too_complex() {
             return Ok(());
         }
         Err(self.broken("expected a 4xx with a problem code"))
     }
 
+    /// Whether Postgres could not even read the request: PostgREST gives that a 500 (spec §6).
+    fn is_too_complex(&self) -> bool {
+        self.postgrest && self.code().starts_with("54")
+    }
+
     /// How a problem differs from the form that spec §6 gives it.
     fn problem_difference(&self, media_type: &str) -> Option<String> {
-        if self.status < 400 {
+        if self.status < 400 || self.postgrest {
             return None;
         }
         if media_type.split(';').next().map(str::trim) != Some("application/problem+json") {
@@ -247,6 +279,11 @@ impl Answer {
         (self.body["status"].is_number() && self.body["status"] != self.status)
             .then(|| "a problem whose `status` is not the one of HTTP".to_owned())
     }
+}
+
+/// PostgREST's own words count as the endpoint's on Supabase (spec §6).
+fn is_error_object(body: &Value) -> bool {
+    body["code"].is_string() && ["details", "hint", "message"].iter().all(|member| body.get(member).is_some())
 }
 
 fn check_base(text: &str, allow_cleartext: bool) -> Result<Url, String> {

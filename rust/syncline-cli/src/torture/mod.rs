@@ -60,6 +60,9 @@ pub(crate) struct TortureArgs {
     /// The scope that the other token opens
     #[arg(long, value_name = "SCOPE")]
     other_scope: Option<String>,
+    /// The endpoint is the functions of the Supabase project at URL, asked by its Data API with this publishable key
+    #[arg(long, env = "SYNCLINE_SUPABASE_KEY", hide_env_values = true, value_name = "KEY", conflicts_with = "data")]
+    supabase_key: Option<String>,
     /// The SQLite file of an endpoint that made its own secret (as for `syncline token`): all tokens are made with it,
     /// whatever else is given
     #[arg(long, value_name = "FILE")]
@@ -116,7 +119,8 @@ fn guarantees() -> impl Iterator<Item = &'static Guarantee> {
 /// A guarantee is broken, the run cannot begin, or Ctrl-C.
 pub(crate) async fn run(args: TortureArgs) -> Result<(), Failure> {
     let people = people(&args)?;
-    let client = Client::new(&args.url, args.allow_cleartext).map_err(Failure::CannotRun)?;
+    let client =
+        Client::new(&args.url, args.allow_cleartext, args.supabase_key.as_deref()).map_err(Failure::CannotRun)?;
     let seed = args.seed.unwrap_or_else(|| rand::rng().random::<u32>().into());
     let rounds = if args.slow { SLOW_ROUNDS } else { ROUNDS };
     let mut world = World::new(client, people, args.entity_type.clone(), seed, rounds);

@@ -12,6 +12,8 @@ mod body;
 mod embedded;
 mod expect;
 mod host;
+#[cfg(unix)]
+mod http;
 mod names;
 #[cfg(unix)]
 mod postgres;
@@ -20,6 +22,8 @@ mod vector;
 
 pub use embedded::EmbeddedHost;
 pub use host::{Ability, Answered, Dialect, Host, HostError, Http, Sent};
+#[cfg(unix)]
+pub use http::{HttpHost, Place};
 #[cfg(unix)]
 pub use postgres::PostgresHost;
 pub use run::{Outcome, run, run_one};
