@@ -89,4 +89,6 @@ mod docs {
     mod operation_lifecycle {}
     #[doc = include_str!("../../../docs/protocol.md")]
     mod protocol {}
+    #[doc = include_str!("../../../docs/supabase.md")]
+    mod supabase {}
 }

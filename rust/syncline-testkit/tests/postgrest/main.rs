@@ -2,6 +2,7 @@
 
 mod answers;
 mod calls;
+mod device;
 mod errors;
 mod stage;
 mod who;

@@ -8,8 +8,10 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
+use syncline_core::Endpoint;
 use syncline_protocol::Timestamp;
 use syncline_server::auth::{AuthConfig, JwksLocation, Keys, Secret, Verifier};
+use syncline_server::{PostgresConfig, PostgresEndpoint};
 use syncline_testkit::postgres::{Cluster, Durability};
 use syncline_testkit::postgrest::{PostgRest, ROLES, Settings};
 use tokio::net::TcpListener;
@@ -20,6 +22,7 @@ pub(crate) const NOW: i64 = 1_800_000_000;
 
 /// One cluster for all tests that run at the same time.
 static CLUSTER: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+static MIGRATING: Mutex<()> = Mutex::new(());
 
 fn cluster() -> Arc<Cluster> {
     let mut shared = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,6 +75,25 @@ impl Stage {
 
     pub(crate) fn sql(&self, text: &str) -> String {
         self.cluster.sql(&self.database, text)
+    }
+
+    /// Where a device finds it.
+    pub(crate) fn endpoint(&self, key: &str) -> Endpoint {
+        Endpoint::supabase(format!("http://{}", self.address), key)
+    }
+
+    /// Brings Syncline's migrations in.
+    #[expect(clippy::disallowed_methods, reason = "it waits for the database")]
+    pub(crate) async fn migrate(&self) {
+        let url = format!("host={} user=postgres dbname={}", self.cluster.socket().display(), self.database);
+        let migrated = tokio::task::spawn_blocking(move || {
+            // Roles are the cluster's: two databases at once would both make them.
+            let _one = MIGRATING.lock().unwrap_or_else(PoisonError::into_inner);
+            PostgresEndpoint::open(&PostgresConfig::new(url), true).map(drop)
+        });
+        migrated.await.unwrap().unwrap();
+        // As `supabase db push` leaves it; `syncline serve` sets its own claim.
+        self.sql("update syncline.settings set scope_claim = null");
     }
 
     /// Runs statements in another database of the cluster.
