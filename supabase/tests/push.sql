@@ -113,5 +113,39 @@ select is(tests.push('team', 'd', tests.know() || '{"mark": 1}', tests.op(7, 'cr
 select is(tests.push('team', 'd', tests.know() || '{"mark": 99}') ->> 'code', 'server_behind', 'a mark that is ahead');
 select isnt(epoch, current_setting('tests.epoch'), 'renews it too') from syncline.scopes where scope = 'team';
 
+-- Limits, each with its own code.
+update syncline.settings set max_operations = 2, max_payload_bytes = 20, max_bytes = 4096;
+select set_config('tests.epoch', epoch, true) from syncline.scopes where scope = 'team';
+select is(tests.push('team', 'small', tests.know(), tests.op(1, 'create', 's1', '{}'), tests.op(2, 'create', 's2', '{}'), tests.op(3, 'create', 's3', '{}')) - 'title',
+  '{"code": "too_many_operations", "status": 413, "limits": {"max_operations": 2, "max_bytes": 4096}}', 'too many operations');
+select is(tests.push('team', 'small', tests.know() || jsonb_build_object('padding', repeat('x', 4096))) ->> 'code', 'body_too_large', 'too large a body');
+select is(a.answer #>> '{results,0,error,code}', 'payload_too_large', 'too large a payload') from (select tests.push('team', 'small', tests.know(),
+  tests.op(1, 'create', 's1', '{"a": "longer than twenty"}', '{}', '{"idempotency_key": "s1"}'), tests.op(2, 'create', 's2', '{}', '{}', '{"idempotency_key": "s2"}')) as answer) a;
+update syncline.settings set max_operations = 500, max_payload_bytes = 262144, max_bytes = 8388608;
+select results_eq(format($$select status, (body::json ->> 'code')::text from syncline.serve('push', %L, '{"sub": "ada", "scope": "team"}')$$, v.body),
+  format($$values (400, %L)$$, v.code), left(v.body, 20)) from (values
+  (repeat('[', 200000), 'too_deep'), ('{"protocol": ' || repeat('[', 200000), 'too_deep'), ('{', 'invalid_request'), ('', 'invalid_request'), ('7', 'invalid_request'),
+  ('{"protocol": 2}', 'unsupported_protocol')) as v(body, code);
+select tests.token('ada', 'team');
+
+-- An answer holds 1 MiB of records; the pull brings what is absent, and no cursor says otherwise. A page holds as much.
+create function tests.large(p_from int, p_kind text, p_base jsonb) returns jsonb[] language sql as $$
+  select array_agg(tests.op(n, p_kind, 'large' || n % 10, jsonb_build_object('a', repeat('x', 250000)),
+    case when p_base is null then '{}' else jsonb_build_object('large', p_from - 10 + n % 10) end,
+    jsonb_build_object('idempotency_key', 'large' || n)))
+  from generate_series(p_from, p_from + 5) n
+$$;
+select is(tests.push('team', 'large', tests.know(), variadic tests.large(1000, 'create', null)) ->> 'applied', '6', 'six large records');
+select collect_tap(
+  is(jsonb_array_length(a.answer -> 'results'), 6, 'six results'),
+  is((select count(*) from jsonb_array_elements(a.answer -> 'results') r where r ? 'record'), 4::bigint, 'four of them with their record'),
+  is((select count(*) from jsonb_array_elements(a.answer -> 'results') r where r ->> 'status' = 'already_processed'), 6::bigint, 'all known'),
+  ok(not a.answer ? 'cursor', 'and no cursor'))
+from (select tests.push('team', 'large', tests.know() || jsonb_build_object('mark', 1, 'cursor', tests.pull('team', 'large', tests.know() || '{"mark": 1}') ->> 'cursor'),
+  variadic tests.large(1000, 'create', null)) as answer) a;
+select collect_tap(is(jsonb_array_length(p.page -> 'changes'), 4, 'a page holds four'), is(p.page ->> 'has_more', 'true', 'and there is more'))
+from (select tests.pull('team', 'large', tests.know() || jsonb_build_object('mark', 2, 'cursor', syncline.cursor_text('team', s,
+    (select min(version) - 1 from syncline.entities where entity_id like 'large%'), null))) as page from syncline.scopes s where s.scope = 'team') p;
+
 select * from finish();
 rollback;

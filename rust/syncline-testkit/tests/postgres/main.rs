@@ -21,6 +21,11 @@ fn database(name: &str) -> Database {
     CLUSTER.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).database(name)
 }
 
+/// Runs statements as the superuser.
+fn sql(database: &str, statements: &str) -> String {
+    CLUSTER.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).sql(database, statements)
+}
+
 /// Where its socket is.
 fn socket() -> std::path::PathBuf {
     CLUSTER.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).socket().to_owned()

@@ -126,3 +126,31 @@ fn a_server_that_was_killed_is_found_again() {
     let answer = body(&answer);
     assert_eq!((&answer["mark"], &answer["results"][0]["first"]), (&json!(2), &json!("applied")));
 }
+
+/// A serialization failure leaves nothing, so the same statement is sent again; but not for ever.
+#[test]
+fn a_serialization_failure_is_sent_again_a_few_times() {
+    let database = crate::database("again");
+    let endpoint = open(database.url());
+    let epoch = epoch(&endpoint);
+    for (failures, status) in [(3, 200), (4, 503)] {
+        // A sequence counts attempts: it is not rolled back.
+        crate::sql(
+            "again",
+            &format!(
+                "DROP SEQUENCE IF EXISTS tries; CREATE SEQUENCE tries;
+                 CREATE OR REPLACE FUNCTION syncline.allowed_scopes() RETURNS text[]
+                 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' AS $$
+                 BEGIN
+                   IF nextval('public.tries') <= {failures} THEN RAISE serialization_failure; END IF;
+                   RETURN array['team'];
+                 END $$;"
+            ),
+        );
+        let answer = push(&endpoint, &epoch, &format!("d{failures}"), 1);
+        assert_eq!(answer.status, status, "{}", answer.body);
+        let tries = crate::sql("again", "SELECT last_value FROM tries");
+        assert_eq!(tries, "4");
+    }
+    assert_eq!(crate::sql("again", "SELECT string_agg(device_id, ',') FROM syncline.devices"), "d3");
+}
