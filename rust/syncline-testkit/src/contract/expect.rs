@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use syncline_core::transport::Route;
+use syncline_protocol::MAX_RECORDS_BYTES;
 use syncline_server::contract;
 
 use super::body::{Written, repeat};
@@ -53,6 +54,7 @@ pub(super) fn check(
         return Err(format!("the protocol's header is {:?}", answered.headers.get("syncline-protocol")));
     }
     quotes_nothing(written, &real)?;
+    room(&real)?;
     match step.holds.iter().find(|held| !text.contains(held.as_str())) {
         Some(missing) => Err(format!("the body does not hold {missing}: {text}")),
         None => Ok(real),
@@ -98,7 +100,7 @@ fn complete(written: &Written, expected: &Value) -> Result<Value, String> {
     for (name, value) in expected.as_object().ok_or("an answer is an object")? {
         whole[name] = match name.as_str() {
             "results" => each(value, |result| of_operation(written, result))?,
-            "changes" => each(value, of_entity)?,
+            "changes" if value.is_array() => each(value, of_entity)?,
             _ => value.clone(),
         };
     }
@@ -155,6 +157,19 @@ pub(super) fn repeated(value: Value) -> Result<Value, String> {
         }
         other => other,
     })
+}
+
+/// docs/protocol.md: records of 1 MiB in one answer, or of one entity.
+fn room(real: &Value) -> Result<(), String> {
+    let told = real["results"].as_array().or(real["changes"].as_array());
+    let records = told.into_iter().flatten().map(|one| &one["record"]).filter(|record| record.is_object());
+    let sizes: Vec<usize> = records.map(|record| record.to_string().len()).collect();
+    let bytes = sizes.iter().sum::<usize>();
+    // Where bytes are counted a little differently, a little more may pass.
+    if sizes.len() > 1 && bytes > MAX_RECORDS_BYTES * 101 / 100 {
+        return Err(format!("the answer carries {bytes} bytes of records"));
+    }
+    Ok(())
 }
 
 /// §9: "no payload … in a log line, an error text".

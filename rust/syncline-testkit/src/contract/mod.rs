@@ -18,6 +18,8 @@ mod names;
 #[cfg(unix)]
 mod postgres;
 mod run;
+#[cfg(feature = "teeth")]
+pub mod teeth;
 mod vector;
 
 pub use embedded::EmbeddedHost;

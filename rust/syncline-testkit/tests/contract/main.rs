@@ -2,3 +2,5 @@
 
 mod coverage;
 mod embedded;
+#[cfg(feature = "teeth")]
+mod teeth;
