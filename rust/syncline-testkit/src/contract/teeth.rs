@@ -11,7 +11,7 @@ use super::vector::Vector;
 ///
 /// # Errors
 /// No endpoint to plant it in.
-pub fn caught_by<'v>(bug: Bug, vectors: &'v [Vector]) -> Result<Vec<(&'v Vector, String)>, HostError> {
+pub fn caught_by(bug: Bug, vectors: &[Vector]) -> Result<Vec<(&Vector, String)>, HostError> {
     let mut host = EmbeddedHost::new()?;
     plant(Some(bug));
     let failed =

@@ -2,5 +2,6 @@
 
 mod coverage;
 mod embedded;
+mod served;
 #[cfg(feature = "teeth")]
 mod teeth;
