@@ -46,6 +46,13 @@ simulate-teeth: ## Planted bugs, each of which the simulator must catch; BUGS="f
 	@$(PROVIDE) libclang
 	@$(SIMULATE) --seeds 1..5001 --teeth $(BUGS) $(ARGS)
 
+# How many streams `make differential` sends.
+STREAMS ?= 100000
+
+.PHONY: differential
+differential: ## Random streams of requests to SQLite and Postgres, the model the third judge; STREAMS=1000, ARGS="--with none"
+	@cargo run --locked --quiet --profile simulate -p syncline-testkit --features teeth --bin differential -- --seeds 1..$$(($(STREAMS) + 1)) $(ARGS)
+
 .PHONY: check
 check: ## What is quick: format, lints, dependencies, the map of rules and tests
 	@scripts/test format lint deny map

@@ -38,6 +38,7 @@
 
 mod broken;
 pub mod contract;
+pub mod differential;
 pub mod disk;
 pub mod files;
 mod lock;

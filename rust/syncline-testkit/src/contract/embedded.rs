@@ -56,8 +56,8 @@ impl Host for EmbeddedHost {
     }
 
     fn abilities(&self) -> BTreeSet<Ability> {
-        use Ability::{Clock, Ledger, Maintain, RenewEpochs, Schemas, Types};
-        [Clock, Types, Schemas, Ledger, Maintain, RenewEpochs].into()
+        use Ability::{Clock, Ledger, Maintain, RenewEpochs, Schemas, Text, Types};
+        [Clock, Types, Schemas, Ledger, Maintain, RenewEpochs, Text].into()
     }
 
     fn reset(&mut self, types: &Value) -> Result<(), HostError> {

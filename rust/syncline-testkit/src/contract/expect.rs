@@ -29,7 +29,8 @@ pub(super) fn check(
     let real: Value =
         serde_json::from_str(&text).map_err(|error| format!("HTTP {}, and {error} in {text}", answered.status))?;
     let dialect = host.dialect();
-    match step.expected(dialect) {
+    let other = step.or.as_ref().filter(|problem| real["code"] == problem["code"]);
+    match other.map_or(step.expected(dialect), Expected::Problem) {
         Expected::Effect => effect(answered.status, &real)?,
         Expected::Answer(expected) => {
             status(200, answered, &real)?;

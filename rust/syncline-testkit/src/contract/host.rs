@@ -26,6 +26,8 @@ pub enum Ability {
     RenewEpochs,
     /// It speaks HTTP itself: paths, methods, tokens, packing, headers.
     Http,
+    /// It gives a value back in the text that it was written with (ADR 8), not only as the same JSON (ADR 22).
+    Text,
 }
 
 /// How an endpoint says what is wrong with a request.

@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 
 use super::host::{Ability, Dialect, Http};
 
+/// The sentence that not every endpoint promises.
+const KEEPS_TEXT: &str = "adr8.text";
+
 /// One file of vectors.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +48,8 @@ pub struct Vector {
     problem: Option<Value>,
     #[serde(default)]
     rpc: Option<Value>,
+    #[serde(default)]
+    or: Option<Value>,
     #[serde(default)]
     holds: Vec<String>,
     /// What a pull from the start shows afterwards.
@@ -99,6 +104,8 @@ pub struct Step {
     pub problem: Option<Value>,
     /// In the dialect of Supabase's RPC this instead: `{"problem": …}` or `{"answer": …}`.
     pub rpc: Option<Value>,
+    /// This problem is right as well.
+    pub or: Option<Value>,
     /// Texts that the answer's body must hold, as they are.
     pub holds: Vec<String>,
     /// `push` or `pull` with the device, and members of the body.
@@ -148,6 +155,7 @@ impl Vector {
             is(any(&|step| step.maintain), Ability::Maintain),
             is(any(&|step| step.renew_epochs), Ability::RenewEpochs),
             is(any(&|step| step.http.is_some()), Ability::Http),
+            is(self.shows.iter().any(|id| id == KEEPS_TEXT), Ability::Text),
         ]
         .into_iter()
         .flatten()
@@ -165,6 +173,7 @@ impl Vector {
         self.request.answer = self.answer.take();
         self.request.problem = self.problem.take();
         self.request.rpc = self.rpc.take();
+        self.request.or = self.or.take();
         self.request.holds = std::mem::take(&mut self.holds);
         self
     }

@@ -117,7 +117,9 @@ pub(crate) fn read<'b, T: Deserialize<'b>>(body: &'b [u8], limits: &Limits) -> R
     if body.len() as u64 > limits.max_bytes {
         return Err(refuse("body_too_large"));
     }
-    let protocol = serde_json::from_slice::<Value>(body).ok().and_then(|body| body.get("protocol").cloned());
+    // Only this member is read: a number that no double holds may stand elsewhere in the body.
+    let members = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(body).unwrap_or_default();
+    let protocol = members.get("protocol").and_then(|text| serde_json::from_str::<Value>(text.get()).ok());
     if protocol.as_ref().and_then(Value::as_u64).is_some_and(|protocol| protocol != 1) {
         return Err(refuse("unsupported_protocol"));
     }

@@ -3,5 +3,6 @@
 mod coverage;
 mod embedded;
 mod served;
+mod streams;
 #[cfg(feature = "teeth")]
 mod teeth;

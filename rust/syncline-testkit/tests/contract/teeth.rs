@@ -1,9 +1,10 @@
 //! Planted bugs of the endpoint, each with a vector that catches it (ADR 18).
 #![expect(clippy::print_stdout, reason = "the table is what is wanted")]
 
-use syncline_protocol::teeth::Bug;
+use syncline_protocol::teeth::{Bug, plant};
 use syncline_testkit::contract::teeth::caught_by;
-use syncline_testkit::contract::{folder, load};
+use syncline_testkit::contract::{EmbeddedHost, Host, folder, load};
+use syncline_testkit::differential::{self, Ended};
 
 /// The bug, and the vector that is there to catch it. `verdict-outside-transaction` is not among them: what a death in the
 /// middle of a commit leaves behind is the simulator's to find.
@@ -76,4 +77,30 @@ fn every_planted_bug_is_caught_by_its_vector() {
     }
     assert!(missed.is_empty(), "not caught: {missed:?}");
     assert!(TABLE.len() >= 20);
+}
+
+/// Of streams, which most bugs meet sooner.
+const MOST_STREAMS: u64 = 400;
+/// Found only by what streams do not have: scopes of others, an empty push, a schema's message.
+const NOT_BY_STREAMS: &[&str] = &[];
+
+#[test]
+fn random_streams_find_planted_bugs_too() {
+    let mut missed = Vec::new();
+    for (name, _) in TABLE {
+        let bug = Bug::parse(name).unwrap_or_else(|| panic!("there is no bug {name}"));
+        let mut hosts: Vec<Box<dyn Host>> = vec![Box::new(EmbeddedHost::new().unwrap())];
+        hosts[0].reset(&differential::types()).unwrap();
+        plant(Some(bug));
+        let found = (1..=MOST_STREAMS).find_map(|seed| match differential::run(&mut hosts, seed) {
+            Err(Ended::Different(difference)) => Some((seed, difference)),
+            _ => None,
+        });
+        plant(None);
+        match found {
+            Some((seed, it)) => println!("{name:<28}seed {seed}: {}", it.what.chars().take(100).collect::<String>()),
+            None => missed.push(*name),
+        }
+    }
+    assert_eq!(missed, NOT_BY_STREAMS);
 }
