@@ -134,3 +134,21 @@ fn a_withdrawal_is_named_by_what_waits_behind_it() {
     let told = device.explain(&behind.id).unwrap();
     assert_eq!((told.waiting, told.blocked_by), (Waiting::LaneBlocked, Some(withdrawn.id)));
 }
+
+/// Found by fuzzing. The mark was taken, and every request that carried it was refused from then on: counters stay below 2⁵³.
+#[test]
+fn a_mark_that_no_endpoint_can_have_is_not_taken() {
+    for mark in [1 << 53, i64::MAX as u64, u64::MAX] {
+        let mut world = World::new(1);
+        let device = world.device("a");
+        world.sync(&device);
+        let body = format!(r#"{{"code":"server_behind","epoch":"other","mark":{mark}}}"#);
+        device.network.next_push(Fault::ours(409, &body));
+        let pin = device.enqueue(NewOperation::create("pin", "p1", "{}")).unwrap();
+        world.sync(&device);
+        world.advance_secs(3600);
+        world.sync(&device);
+        assert_eq!(device.status(&pin.id), OperationStatus::Completed, "{mark}");
+        world.settle(&[&device]);
+    }
+}

@@ -4,7 +4,9 @@ mod postgrest;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use syncline_protocol::{Limits, PROTOCOL, ProblemClass, ProblemCode, PullResponse, PushResponse, Timestamp, planted};
+use syncline_protocol::{
+    Limits, MAX_COUNTER, PROTOCOL, ProblemClass, ProblemCode, PullResponse, PushResponse, Timestamp, planted,
+};
 
 use super::Outcome;
 use crate::environment::Random;
@@ -186,7 +188,8 @@ fn problem(response: &Response, retry_after_ms: Option<u64>) -> Disposition {
     let reason = code.as_str().to_owned();
     match (code, code.class()) {
         (ProblemCode::ServerBehind, _) => match (said.epoch, said.mark) {
-            (Some(epoch), Some(mark)) => Disposition::Behind { epoch, mark },
+            // With a mark beyond that, every request would be refused from then on.
+            (Some(epoch), Some(mark)) if mark <= MAX_COUNTER => Disposition::Behind { epoch, mark },
             _ => silent("invalid_answer", retry_after_ms),
         },
         (ProblemCode::DeviceForked, _) => Disposition::Forked,
@@ -377,6 +380,10 @@ mod tests {
             (ours(409, json!({"code": "device_forked"})), "forked"),
             (ours(409, json!({"code": "server_behind", "epoch": "e2", "mark": 3})), "behind e2 3"),
             (ours(409, json!({"code": "server_behind"})), "silent invalid_answer after 7000"),
+            (
+                ours(409, json!({"code": "server_behind", "epoch": "e2", "mark": MAX_COUNTER + 1})),
+                "silent invalid_answer after 7000",
+            ),
             (ours(400, json!({"code": "unsupported_protocol", "supported": [2]})), "unsupported [2]"),
             (response(Some("2"), 200, "{}"), "unsupported [2]"),
             (response(Some("2"), 400, r#"{"supported":[2,3]}"#), "unsupported [2, 3]"),
