@@ -138,7 +138,7 @@ impl<'h> Endpoints<'h> {
         Ok(())
     }
 
-    /// More than one file goes by this device id.
+    /// These devices send again what they like, in what order they like: that lanes have theirs is the simulator's to see.
     pub(super) fn share(&mut self, device: &str) {
         self.said.iter_mut().for_each(|said| said.model.share(device));
     }

@@ -50,7 +50,6 @@ impl<'h> World<'h> {
             90..94 => {
                 // Somebody restores a backup of a device.
                 let copy = self.files[at].clone();
-                self.endpoints.share(&copy.device);
                 self.files.push(copy);
                 if self.files.len() > 7 {
                     self.files.remove(0);
@@ -97,6 +96,7 @@ impl<'h> World<'h> {
         self.pushes += 1;
         self.operations += operations.len();
         self.devices.insert(file.device.clone());
+        self.endpoints.share(&file.device);
         let (status, answer) = self.send_push(&file, &head, &operations)?;
         if random.random_range(0..12) == 0 {
             // The answer is lost: the sequences are used, and nothing is known.
@@ -201,6 +201,7 @@ impl<'h> World<'h> {
         let body = requests::push(&file, &Head::of(&file), &operations, self.endpoints.now, &self.endpoints.scope);
         let (body, user) = requests::spoil(&body, file.user, random);
         let claims = self.endpoints.claims(user);
+        self.endpoints.share(&file.device);
         self.endpoints.ask(Route::Push, &body, &claims).map(drop)
     }
 

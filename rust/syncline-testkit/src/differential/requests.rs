@@ -149,9 +149,9 @@ fn new(file: &mut File, before: &[Operation], types: &[&str], now: Timestamp, ra
         _ => Vec::new(),
     };
     Operation {
-        // A copy of a file makes ids and keys of its own.
+        // Copies of a file make ids of their own, and now and then the same key; so do devices of other scopes.
         id: format!("{}-{sequence}-{}", file.device, random.random_range(0..1_000_000)),
-        key: format!("key-{}-{sequence}-{}", file.device, random.random_range(0..1_000_000)),
+        key: format!("key-{}-{sequence}-{}", file.device, random.random_range(0..6)),
         sequence,
         kind,
         payload: wants_payload.then(|| payload(random, 14)),

@@ -80,9 +80,9 @@ fn every_planted_bug_is_caught_by_its_vector() {
 }
 
 /// Of streams, which most bugs meet sooner.
-const MOST_STREAMS: u64 = 400;
-/// Found only by what streams do not have: scopes of others, an empty push, a schema's message.
-const NOT_BY_STREAMS: &[&str] = &[];
+const MOST_STREAMS: u64 = 150;
+/// Sentences for people are not compared.
+const NOT_BY_STREAMS: &[&str] = &["quote-value"];
 
 #[test]
 fn random_streams_find_planted_bugs_too() {
