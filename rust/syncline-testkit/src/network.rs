@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use parking_lot::Mutex;
+use serde_json::Value;
 use syncline_core::transport::{
     BoxFuture, CredentialProvider, CredentialReason, Dialect, Request, Response, Route, Token, Transport,
     TransportError,
@@ -111,6 +112,17 @@ struct State {
     script: Option<(Script, Option<&'static str>)>,
     held: VecDeque<Held>,
     sent: u64,
+    pull_limit: Option<u64>,
+}
+
+/// Something that waits on the way.
+pub(crate) struct OnTheWay {
+    pub(crate) route: Route,
+    pub(crate) request: Value,
+    /// If it was decided already.
+    pub(crate) answer: Option<Value>,
+    /// The device has not given it up.
+    pub(crate) is_awaited: bool,
 }
 
 struct Held {
@@ -174,6 +186,24 @@ impl Network {
         let mut state = self.state.lock();
         state.next.clear();
         state.script = None;
+    }
+
+    /// From now on the device's pulls ask for so many changes at the most, as those of one with little memory would.
+    pub(crate) fn shorten_pulls(&self, limit: u64) {
+        self.state.lock().pull_limit = Some(limit);
+    }
+
+    /// What waits on the way, the oldest first.
+    pub(crate) fn on_the_way(&self) -> Vec<OnTheWay> {
+        let json = |body: &[u8]| serde_json::from_slice(body).unwrap_or_default();
+        let state = self.state.lock();
+        let held = state.held.iter().map(|held| OnTheWay {
+            route: held.request.route,
+            request: json(&held.request.body),
+            answer: held.decided.as_ref().map(|answer| json(&answer.body)),
+            is_awaited: !held.reply.is_closed(),
+        });
+        held.collect()
     }
 
     /// Requests and answers that wait on the way.
@@ -240,6 +270,14 @@ impl Network {
         Some(fault)
     }
 
+    fn shortened(&self, request: Request) -> Request {
+        let limit = self.state.lock().pull_limit.filter(|_| request.route == Route::Pull);
+        let body = limit.zip(serde_json::from_slice::<Value>(&request.body).ok());
+        let Some((limit, mut body)) = body else { return request };
+        body["limit"] = limit.into();
+        Request { body: body.to_string().into_bytes(), ..request }
+    }
+
     async fn hold(
         &self,
         request: Request,
@@ -289,7 +327,7 @@ impl Transport for Network {
         Box::pin(async move {
             // On the way there and on the way back: other things happen meanwhile, a death perhaps.
             other_steps().await;
-            let answer = self.exchange(request, token).await;
+            let answer = self.exchange(self.shortened(request), token).await;
             other_steps().await;
             answer
         })

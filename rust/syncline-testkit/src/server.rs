@@ -63,6 +63,8 @@ struct Inner {
     violations: Vec<String>,
     restores: u64,
     deaths: u64,
+    /// What the file held when it was last read, and how often it had been written to by then.
+    read: Option<(u64, Arc<ServerState>)>,
 }
 
 /// Where the endpoint's file is.
@@ -143,6 +145,7 @@ impl TestServer {
             violations: Vec::new(),
             restores: 0,
             deaths: 0,
+            read: None,
         };
         Self { inner: Arc::new(Mutex::new(inner)), clock }
     }
@@ -322,17 +325,17 @@ impl TestServer {
 
     /// Raised by every write to the file.
     pub(crate) fn changes(&self) -> u64 {
-        let inner = self.inner.lock();
-        match &inner.place {
-            // A file of its own each time it was restored: their counts do not go on from each other.
-            Place::Disk { disk, name, .. } => disk.changes(name) + (inner.restores << 40) + (inner.deaths << 32),
-            Place::Folder(_) => 0,
-        }
+        self.inner.lock().changes()
     }
 
     /// What the file holds.
-    pub(crate) fn state(&self) -> rusqlite::Result<ServerState> {
-        read_state(&self.inner.lock().file)
+    pub(crate) fn state(&self) -> rusqlite::Result<Arc<ServerState>> {
+        self.inner.lock().state()
+    }
+
+    /// Hands out everything that arrived so far.
+    pub(crate) fn with_exchanges<T>(&self, look: impl FnOnce(&[Exchange]) -> T) -> T {
+        look(&self.inner.lock().exchanges)
     }
 
     /// The same, and what took effect, in order.
@@ -369,6 +372,9 @@ impl TestServer {
     pub(crate) fn count(&self, coverage: &Coverage) {
         let inner = self.inner.lock();
         coverage.add("fault", "the server died", inner.deaths);
+        for (rule, count) in inner.model.rules() {
+            coverage.add("rule", *rule, *count);
+        }
         for exchange in &inner.exchanges {
             for result in exchange.answer["results"].as_array().into_iter().flatten() {
                 coverage.note("verdict", result["status"].as_str().unwrap_or_default());
@@ -387,6 +393,26 @@ impl Inner {
     fn reopen(&mut self) {
         self.endpoint = self.place.open(&self.types, self.limits);
         self.file = self.place.look();
+    }
+
+    /// Raised by every write to the file, where that is known.
+    fn changes(&self) -> u64 {
+        match &self.place {
+            // A file of its own each time it was restored: their counts do not go on from each other.
+            Place::Disk { disk, name, .. } => disk.changes(name) + (self.restores << 40) + (self.deaths << 32),
+            Place::Folder(_) => 0,
+        }
+    }
+
+    /// What the file holds; read only if it was written to since.
+    fn state(&mut self) -> rusqlite::Result<Arc<ServerState>> {
+        let changes = self.changes();
+        if let Some((_, state)) = self.read.as_ref().filter(|(seen, _)| *seen == changes && changes > 0) {
+            return Ok(Arc::clone(state));
+        }
+        let state = Arc::new(read_state(&self.file)?);
+        self.read = Some((changes, Arc::clone(&state)));
+        Ok(state)
     }
 
     fn has_died(&self) -> bool {
@@ -445,13 +471,13 @@ impl Inner {
     /// Asks the model about an exchange, and after a push whether it finds in the file what it holds. Once they differ, all
     /// that follows is of that: only the first difference is told.
     fn judge(&mut self, request: &Request, token: &str, now: Timestamp, status: u16, said: &Value) {
-        let Some(claims) = self.tokens.get(token).filter(|_| self.violations.is_empty()) else { return };
+        let Some(claims) = self.tokens.get(token).filter(|_| self.violations.is_empty()).cloned() else { return };
         let token = Token { user_id: &claims.user_id, scopes: &claims.scopes };
         let judged = self.model.judge(request.route, &request.body, token, now, status, said).and_then(|()| {
             if request.route == Route::Pull {
                 return Ok(());
             }
-            let stored = read_state(&self.file).map_err(|error| error.to_string())?;
+            let stored = self.state().map_err(|error| error.to_string())?;
             self.model.compare(&stored).map_err(|difference| format!("stored: {difference}"))
         });
         if let Err(difference) = judged {

@@ -30,6 +30,8 @@ struct Inner {
     ready: VecDeque<Ready>,
     timers: BTreeMap<(u64, u64), Waker>,
     order: Option<StdRng>,
+    /// How many steps each owner has taken.
+    taken: BTreeMap<u64, u64>,
 }
 
 enum Ready {
@@ -62,10 +64,16 @@ impl Steps {
     pub fn step(&self) -> bool {
         let Some(next) = self.inner.lock().next() else { return false };
         match next {
-            Ready::Job(_, job) => job(),
+            Ready::Job(owner, job) => {
+                self.inner.lock().take(owner);
+                job();
+            }
             Ready::Task(id) => {
                 // Polled outside the lock: a task spawns, sleeps and wakes. One that ended meanwhile is gone.
-                let Some((owner, mut task)) = self.inner.lock().tasks.remove(&id) else { return true };
+                let mut inner = self.inner.lock();
+                let Some((owner, mut task)) = inner.tasks.remove(&id) else { return true };
+                inner.take(owner);
+                drop(inner);
                 let waker = Waker::from(Arc::new(Awaken { id, steps: self.clone() }));
                 if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
                     self.inner.lock().tasks.insert(id, (owner, task));
@@ -176,6 +184,10 @@ impl Inner {
         self.next_id
     }
 
+    fn take(&mut self, owner: u64) {
+        *self.taken.entry(owner).or_default() += 1;
+    }
+
     fn next(&mut self) -> Option<Ready> {
         if self.ready.is_empty() {
             return None;
@@ -241,6 +253,13 @@ impl StepRuntime {
     /// As if the process died: its tasks and callbacks stop where they are.
     pub fn kill(&self) {
         self.steps.forget(|owner, _| owner == self.owner);
+    }
+
+    /// Changes whenever its process, or a call from outside that was started in this world, has gone a step further.
+    pub(crate) fn pulse(&self) -> (u64, u64, u64) {
+        let inner = self.steps.inner.lock();
+        let taken = |owner: u64| inner.taken.get(&owner).copied().unwrap_or(0);
+        (self.owner, taken(self.owner), taken(0))
     }
 }
 

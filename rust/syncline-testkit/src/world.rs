@@ -445,6 +445,11 @@ impl TestDevice {
         self.machine().disk.changes(QUEUE)
     }
 
+    /// Changes whenever code of its process may have run, but for what the caller does on its manager.
+    pub(crate) fn pulse(&self) -> Option<(u64, u64, u64)> {
+        self.life.as_ref().map(|life| life.runtime.pulse())
+    }
+
     /// Calls of its disk that failed so far.
     pub(crate) fn disk_failures(&self) -> u64 {
         self.machine().disk.counts().failures.iter().sum()

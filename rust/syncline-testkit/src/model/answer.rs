@@ -22,6 +22,7 @@ impl Model {
         now: Timestamp,
         answer: &Value,
     ) -> Result<(), String> {
+        self.used.add(std::mem::take(&mut decided.used));
         let limits = self.limits.on_the_wire();
         let scope = self.scopes.get_mut(&push.head.scope).expect("its history was compared");
         let head_before = scope.head;
@@ -59,6 +60,7 @@ impl Model {
         let scope = self.scopes.get_mut(&push.head.scope).expect("its history was compared");
         let Some(stored) = stored.scopes.get(&push.head.scope).filter(|_| !push.dry_run) else { return };
         let mut decided = Batch::new(push, scope, &self.types, &self.limits, now).decide();
+        self.used.add(std::mem::take(&mut decided.used));
         for (operation, outcome) in push.operations.iter().zip(&mut decided.outcomes).filter(|(_, it)| it.is_new) {
             let Some(verdict) = stored.operations.get(&operation.idempotency_key) else { continue };
             if let (Some(conflict), Some(id)) = (&mut outcome.conflict, &verdict.conflict_id) {

@@ -17,6 +17,7 @@ mod request;
 mod rules;
 mod state;
 mod types;
+mod used;
 pub(crate) mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,11 +29,13 @@ use syncline_protocol::{ProblemCode, Timestamp};
 
 pub use compare::{ServerDevice, ServerEntity, ServerOperation, ServerScope, ServerState, StoredWrite};
 pub(crate) use invariants::{check_conflict, check_order};
-use push::{Batch, is_forked};
+use push::{Batch, fork};
 use request::{Head, Pull, Push, Refusal};
 use state::{Cursor, Scope};
 pub use state::{Effect, Lane};
 pub use types::{Limits, Types};
+pub use used::RULES;
+use used::Used;
 
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
@@ -53,6 +56,7 @@ pub struct Model {
     scopes: BTreeMap<String, Scope>,
     effects: Vec<Effect>,
     heard: Heard,
+    used: Used,
 }
 
 /// What was ever said. No restored backup takes it back.
@@ -79,7 +83,14 @@ impl Heard {
 impl Model {
     /// An endpoint that was never used.
     pub fn new(types: Types, limits: Limits) -> Self {
-        Self { types, limits, scopes: BTreeMap::new(), effects: Vec::new(), heard: Heard::default() }
+        Self {
+            types,
+            limits,
+            scopes: BTreeMap::new(),
+            effects: Vec::new(),
+            heard: Heard::default(),
+            used: Used::default(),
+        }
     }
 
     /// Configures entity types, in place of all before.
@@ -100,6 +111,11 @@ impl Model {
     /// What took effect, in order.
     pub fn effects(&self) -> &[Effect] {
         &self.effects
+    }
+
+    /// How often each of [`RULES`] was used.
+    pub fn rules(&self) -> &BTreeMap<&'static str, u64> {
+        self.used.counts()
     }
 
     /// Goes back to a snapshot. `told`: the operator said so, and every scope gets a new epoch.
@@ -215,7 +231,8 @@ impl Model {
             return Ok(());
         };
         let scope = &self.scopes[&push.head.scope];
-        if is_forked(&push, scope) {
+        if let Some(rule) = fork(&push, scope) {
+            self.used.note(rule);
             return expect_problem(status, answer, "device_forked", json!({}));
         }
         expect_verdicts(status, answer)?;

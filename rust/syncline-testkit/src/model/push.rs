@@ -10,6 +10,7 @@ use super::request::{Operation, Push, group_at};
 use super::rules::{Dispute, Intent, Ruling, rule_on};
 use super::state::{Content, Fault, Lane, Record, Scope, Write};
 use super::types::{Limits, Types};
+use super::used::Used;
 use super::values::fault_in;
 
 /// What became of one operation.
@@ -48,6 +49,7 @@ pub(crate) struct Decided {
     /// Each entity touched, in order of first touch, as it would be.
     pub(crate) lanes: Vec<Lane>,
     pub(crate) records: BTreeMap<Lane, Option<Record>>,
+    pub(crate) used: Used,
 }
 
 pub(crate) struct Batch<'a> {
@@ -61,20 +63,29 @@ pub(crate) struct Batch<'a> {
     /// Lanes and operations that others may wait for in vain.
     stopped: BTreeSet<Lane>,
     without_effect: BTreeSet<&'a str>,
+    /// Among the stopped lanes, those whose operation was applied under another dot.
+    foreign: BTreeSet<Lane>,
+    used: Used,
 }
 
 /// §4 rule 2: "n ≤ `forgotten_through`, (A, n) applied under another key, or S[A] > B[A]: another copy of A has written", for
-/// a key that is not known and an operation that is not void: "nothing of it is applied".
-pub(crate) fn is_forked(push: &Push, scope: &Scope) -> bool {
+/// a key that is not known and an operation that is not void: "nothing of it is applied". Gives the first reason.
+pub(crate) fn fork(push: &Push, scope: &Scope) -> Option<&'static str> {
     let device = &push.head.device_id;
     let forgotten = scope.devices.get(device).map_or(0, |device| device.forgotten_through);
     let own = scope.verdicts.values().filter(|stored| stored.has_effect() && stored.device == *device);
     let applied: BTreeSet<u64> = own.map(|stored| stored.sequence).collect();
-    push.operations.iter().filter(|it| !it.void && !scope.verdicts.contains_key(&it.idempotency_key)).any(|it| {
+    push.operations.iter().filter(|it| !it.void && !scope.verdicts.contains_key(&it.idempotency_key)).find_map(|it| {
         let entity = scope.entities.get(&it.lane());
         let written = entity.and_then(|entity| entity.record.clock().get(device).copied()).unwrap_or(0);
         let seen = it.base().get(device).copied().unwrap_or(0);
-        it.sequence <= forgotten || applied.contains(&it.sequence) || written > seen
+        if it.sequence <= forgotten {
+            Some("2: a sequence that was forgotten")
+        } else if applied.contains(&it.sequence) {
+            Some("2: a dot applied under another key")
+        } else {
+            (written > seen).then_some("2: a dot of its own that it has not seen")
+        }
     })
 }
 
@@ -83,7 +94,8 @@ impl<'a> Batch<'a> {
         let (outcomes, stopped, without_effect) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let record = |lane: &Lane| scope.entities.get(lane).map(|entity| entity.record.clone());
         let records = push.operations.iter().map(Operation::lane).map(|lane| (lane.clone(), record(&lane))).collect();
-        Self { push, scope, types, limits, now, records, outcomes, stopped, without_effect }
+        let (foreign, used) = (BTreeSet::new(), Used::default());
+        Self { push, scope, types, limits, now, records, outcomes, stopped, without_effect, foreign, used }
     }
 
     pub(crate) fn decide(mut self) -> Decided {
@@ -99,7 +111,7 @@ impl<'a> Batch<'a> {
                 lanes.push(lane);
             }
         }
-        Decided { outcomes: self.outcomes.into_values().collect(), lanes, records: self.records }
+        Decided { outcomes: self.outcomes.into_values().collect(), lanes, records: self.records, used: self.used }
     }
 
     fn settle(&mut self, at: usize, outcome: Outcome) {
@@ -107,6 +119,15 @@ impl<'a> Batch<'a> {
         // Rule 1: applied under another dot, "what follows in the lane in this batch is `deferred`".
         if !outcome.has_effect() || outcome.foreign.is_some() {
             self.stopped.insert(operation.lane());
+        }
+        if outcome.foreign.is_some() {
+            self.foreign.insert(operation.lane());
+        }
+        if outcome.first.is_some() {
+            self.used.note(match outcome.foreign {
+                None => "1: a known key, its verdict repeated",
+                Some(_) => "1: a known key, applied under another dot",
+            });
         }
         if !outcome.has_effect() {
             self.without_effect.insert(&operation.id);
@@ -134,6 +155,9 @@ impl<'a> Batch<'a> {
             self.fail(&undecided, culprit, None);
         } else if undecided.iter().any(|at| self.must_wait(*at)) {
             // §5: "if one member is `deferred` or `retry`, all are, and nothing is stored".
+            if undecided.iter().any(|at| self.foreign.contains(&self.push.operations[*at].lane())) {
+                self.used.note("1: what follows that is deferred");
+            }
             let deferred = Outcome { is_new: false, ..Outcome::new("deferred") };
             undecided.into_iter().for_each(|at| self.settle(at, deferred.clone()));
         } else {
@@ -195,7 +219,8 @@ impl<'a> Batch<'a> {
     }
 
     fn apply(&mut self, at: usize) -> Outcome {
-        let operation = &self.push.operations[at];
+        let push = self.push;
+        let operation = &push.operations[at];
         let patch = match patch_of(operation, self.limits) {
             Ok(patch) => patch,
             Err(fault) => return Outcome::rejected(fault),
@@ -208,7 +233,7 @@ impl<'a> Batch<'a> {
         let kind = operation.operation;
         let intent = Intent { operation: kind, patch: &patch, before: before.as_ref(), base: &base, write: &write };
         let current = self.records[&lane].clone();
-        match rule_on(current.as_ref(), &intent, self.types.rules(operation)) {
+        match rule_on(current.as_ref(), &intent, self.types.rules(operation), &mut self.used) {
             Ruling::Rejected(code) => Outcome::rejected(Fault::new(code)),
             Ruling::Conflict(dispute) => {
                 let conflict = self.ledger_row(operation, &intent, current.as_ref(), dispute, "conflict");
@@ -223,8 +248,8 @@ impl<'a> Batch<'a> {
                 if let Some(fault) = result.and_then(|record| self.types.fault(&lane.0, &record)) {
                     return Outcome::rejected(fault);
                 }
-                let row = |dispute| self.ledger_row(operation, &intent, current.as_ref(), dispute, "merged");
-                let conflict = dispute.map(row);
+                let conflict =
+                    dispute.map(|dispute| self.ledger_row(operation, &intent, current.as_ref(), dispute, "merged"));
                 self.records.insert(lane, next);
                 Outcome { conflict, ..Outcome::new(status) }
             }
@@ -233,13 +258,15 @@ impl<'a> Batch<'a> {
 
     /// §4 rule 7: "id, rule, result, both clocks, who, when, and per field …", but for the id.
     fn ledger_row(
-        &self,
+        &mut self,
         operation: &Operation,
         intent: &Intent<'_>,
         theirs: Option<&Record>,
         dispute: Dispute,
         result: &str,
     ) -> Value {
+        let is_told = dispute.fields.values().any(|field| !field["base"].is_null());
+        self.used.note(if is_told { "7: a row with base" } else { "7: a row without base" });
         // docs/protocol.md: "the operation's (its own dot included) and the record's, when they met".
         let mut ours = intent.base.clone();
         let own = ours.entry(self.push.head.device_id.clone()).or_default();

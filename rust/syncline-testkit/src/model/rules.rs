@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use syncline_protocol::{ConflictRule, DeleteRule, OperationKind};
 
 use super::state::{Clock, Record, Write, has_seen, has_seen_all};
+use super::used::Used;
 use super::values::same;
 
 /// An operation, as the rules see it.
@@ -35,10 +36,21 @@ pub(crate) enum Ruling {
     Rejected(&'static str),
 }
 
-pub(crate) fn rule_on(record: Option<&Record>, intent: &Intent<'_>, rules: (ConflictRule, DeleteRule)) -> Ruling {
+pub(crate) fn rule_on(
+    record: Option<&Record>,
+    intent: &Intent<'_>,
+    rules: (ConflictRule, DeleteRule),
+    used: &mut Used,
+) -> Ruling {
     use OperationKind::{Create, Delete, Update};
     // Rule 3: "no record: a create applies, a delete has nothing to do (`applied`), an update is `rejected`".
     let Some(record) = record else {
+        used.note(match intent.operation {
+            Create => "3: no record, a create",
+            Delete => "3: no record, a delete",
+            Update if intent.base.is_empty() => "3: no record, an update of what never was",
+            Update => "3: no record, an update of what was",
+        });
         return match intent.operation {
             Create => Ruling::Takes("applied", Some(Record::create(intent.patch, intent.write)), None),
             Delete => Ruling::Takes("applied", None, None),
@@ -48,15 +60,29 @@ pub(crate) fn rule_on(record: Option<&Record>, intent: &Intent<'_>, rules: (Conf
     };
     match (&record.deleted, intent.operation) {
         // Rule 4: "a create of a live record is an update of its fields".
-        (None, Create | Update) => write_live(record, intent, rules.0),
-        (None, Delete) => delete_live(record, intent, rules),
+        (None, kind @ (Create | Update)) => {
+            if kind == Create {
+                used.note("4: a create of a live record");
+            }
+            write_live(record, intent, rules.0, used)
+        }
+        (None, Delete) => delete_live(record, intent, rules, used),
         // Rule 6: "a delete of a tombstone is `applied` and changes nothing".
-        (Some(_), Delete) => Ruling::Takes("applied", Some(record.clone()), None),
-        (Some(delete), _) if !has_seen(intent.base, delete) => write_dead(record, intent, rules),
+        (Some(_), Delete) => {
+            used.note("6: a delete of a tombstone");
+            Ruling::Takes("applied", Some(record.clone()), None)
+        }
+        (Some(delete), _) if !has_seen(intent.base, delete) => write_dead(record, intent, rules, used),
         // Rule 3: "`gone` also on a tombstone that it has seen".
-        (Some(_), Update) => Ruling::Rejected("gone"),
+        (Some(_), Update) => {
+            used.note("3: an update that has seen the tombstone");
+            Ruling::Rejected("gone")
+        }
         // Rule 4: a create "that has seen the tombstone replaces everything, field clocks too".
-        (Some(_), Create) => takes(record, Record::create(intent.patch, intent.write), intent, None),
+        (Some(_), Create) => {
+            used.note("4: a create that has seen the tombstone");
+            takes(record, Record::create(intent.patch, intent.write), intent, None)
+        }
     }
 }
 
@@ -68,7 +94,7 @@ fn takes(record: &Record, next: Record, intent: &Intent<'_>, dispute: Option<Dis
 }
 
 /// Rules 4 and 5.
-fn write_live(record: &Record, intent: &Intent<'_>, rule: ConflictRule) -> Ruling {
+fn write_live(record: &Record, intent: &Intent<'_>, rule: ConflictRule, used: &mut Used) -> Ruling {
     let mut next = record.clone();
     let mut fields = Map::new();
     for (name, value) in intent.patch {
@@ -77,12 +103,19 @@ fn write_live(record: &Record, intent: &Intent<'_>, rule: ConflictRule) -> Rulin
         let ours_is_later = intent.write.is_later_than(setter);
         // "A patched field applies if B covers the dot that last set it …"
         let applies = if has_seen(intent.base, setter) {
+            used.note("4: a field whose setter was seen");
             true
         // "… or the value is equal (the later of the two, by timestamp then device id, stays as its dot)"
         } else if same(theirs, value) {
+            let (ours, theirs) = ("4: an equal value, ours the later", "4: an equal value, theirs the later");
+            used.note(if ours_is_later { ours } else { theirs });
             ours_is_later
         // Rule 5: "conflict → the entity type's rule"
         } else {
+            if !record.fields.contains_key(name) {
+                used.note("4: a field that only the create set");
+            }
+            note_dispute(intent, setter, rule, used);
             let winner = match rule {
                 ConflictRule::LastWriterWins if ours_is_later => "ours",
                 ConflictRule::LastWriterWins | ConflictRule::ServerWins => "theirs",
@@ -97,6 +130,8 @@ fn write_live(record: &Record, intent: &Intent<'_>, rule: ConflictRule) -> Rulin
         }
     }
     if fields.is_empty() {
+        let covers = has_seen_all(intent.base, &record.clock());
+        used.note(if covers { "4: the base covers all" } else { "4: the base does not cover all" });
         return takes(record, next, intent, None);
     }
     let rule = match rule {
@@ -109,9 +144,27 @@ fn write_live(record: &Record, intent: &Intent<'_>, rule: ConflictRule) -> Rulin
     takes(record, next, intent, Some(Dispute { rule, fields }))
 }
 
+fn note_dispute(intent: &Intent<'_>, setter: &Write, rule: ConflictRule, used: &mut Used) {
+    if rule == ConflictRule::LastWriterWins && intent.write.at == setter.at {
+        used.note("5: last_writer_wins, a tie of timestamps");
+    }
+    used.note(match rule {
+        ConflictRule::LastWriterWins if intent.write.is_later_than(setter) => "5: last_writer_wins, ours",
+        ConflictRule::LastWriterWins => "5: last_writer_wins, theirs",
+        ConflictRule::ServerWins => "5: server_wins",
+        ConflictRule::ClientWins => "5: client_wins",
+        ConflictRule::Manual => "5: manual",
+    });
+}
+
 /// Rule 6: "a delete that has not seen the last setter of some field"; "a record without fields counts as one field set by
 /// its create".
-fn delete_live(record: &Record, intent: &Intent<'_>, (conflict, delete): (ConflictRule, DeleteRule)) -> Ruling {
+fn delete_live(
+    record: &Record,
+    intent: &Intent<'_>,
+    (conflict, delete): (ConflictRule, DeleteRule),
+    used: &mut Used,
+) -> Ruling {
     let mut next = record.clone();
     let unseen = |name: &&String| !has_seen(intent.base, record.setter(name));
     let is_empty_and_unseen = record.fields.is_empty() && !has_seen(intent.base, &record.created);
@@ -120,6 +173,14 @@ fn delete_live(record: &Record, intent: &Intent<'_>, (conflict, delete): (Confli
         next.deleted = Some(intent.write.clone());
         return takes(record, next, intent, None);
     }
+    if is_empty_and_unseen {
+        used.note("6: a delete of a record without fields");
+    }
+    used.note(match (conflict, delete) {
+        (ConflictRule::Manual, _) => "6: a delete, manual",
+        (_, DeleteRule::UpdateWins) => "6: a delete, update_wins",
+        (_, DeleteRule::DeleteWins) => "6: a delete, delete_wins",
+    });
     let (rule, winner) = match (conflict, delete) {
         (ConflictRule::Manual, _) => ("manual", "none"),
         // "default: the delete is not applied"
@@ -138,7 +199,20 @@ fn delete_live(record: &Record, intent: &Intent<'_>, (conflict, delete): (Confli
 }
 
 /// Rule 6: "an update that has not seen the delete", and "a create that has not seen the tombstone counts as an update here".
-fn write_dead(record: &Record, intent: &Intent<'_>, (conflict, delete): (ConflictRule, DeleteRule)) -> Ruling {
+fn write_dead(
+    record: &Record,
+    intent: &Intent<'_>,
+    (conflict, delete): (ConflictRule, DeleteRule),
+    used: &mut Used,
+) -> Ruling {
+    if intent.operation == OperationKind::Create {
+        used.note("6: a create that has not seen the tombstone");
+    }
+    used.note(match (conflict, delete) {
+        (ConflictRule::Manual, _) => "6: a write on a tombstone, manual",
+        (_, DeleteRule::UpdateWins) => "6: a write on a tombstone, update_wins",
+        (_, DeleteRule::DeleteWins) => "6: a write on a tombstone, delete_wins",
+    });
     let (rule, winner) = match (conflict, delete) {
         (ConflictRule::Manual, _) => ("manual", "none"),
         (_, DeleteRule::UpdateWins) => ("update_wins", "ours"),

@@ -39,6 +39,7 @@ pub(crate) struct OperationRow {
     pub(crate) entity: i64,
     pub(crate) kind: String,
     pub(crate) payload: Option<String>,
+    pub(crate) base_clock: String,
     pub(crate) timestamp: i64,
     pub(crate) enqueued_at: i64,
     pub(crate) transaction_id: Option<String>,
@@ -75,6 +76,7 @@ pub(crate) struct EntityRow {
     pub(crate) entity_type: String,
     pub(crate) entity_id: String,
     pub(crate) base: Option<String>,
+    pub(crate) base_clock: String,
     pub(crate) base_version: u64,
     pub(crate) base_confirmed: bool,
     pub(crate) current: Option<String>,
@@ -87,6 +89,7 @@ pub(crate) struct LedgerRow {
     pub(crate) operation_id: String,
     pub(crate) conflict: String,
     pub(crate) resolution: Option<String>,
+    pub(crate) reopened_by: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +114,11 @@ pub(crate) fn device_state(file: &Connection) -> rusqlite::Result<DeviceState> {
         dependencies: all(file, "SELECT sequence, depends_on FROM dependencies", |row| Ok((row.get(0)?, row.get(1)?)))?
             .into_iter()
             .collect(),
-        ledger: all(file, "SELECT id, operation_id, conflict, resolution FROM conflicts ORDER BY rowid", ledger_row)?,
+        ledger: all(
+            file,
+            "SELECT id, operation_id, conflict, resolution, reopened_by FROM conflicts ORDER BY rowid",
+            ledger_row,
+        )?,
         counters: file
             .prepare_cached("SELECT completed_total, cancelled_total, conflicts_detected FROM counters")?
             .query_row([], |row| {
@@ -150,7 +157,7 @@ fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
 const OPERATIONS: &str =
     "SELECT sequence, id, idempotency_key, key_try, entity, operation, payload, timestamp, enqueued_at, transaction_id, status,
             open, claimed, decided, void, park IS -1, attempts, max_attempts, next_attempt_at, backoff_ms, reason, survivor,
-            verdict_version, ended_at
+            verdict_version, ended_at, base_clock
      FROM sync_queue";
 
 fn operation_row(row: &Row<'_>) -> rusqlite::Result<OperationRow> {
@@ -180,11 +187,13 @@ fn operation_row(row: &Row<'_>) -> rusqlite::Result<OperationRow> {
         survivor: row.get(21)?,
         verdict_version: row.get(22)?,
         ended_at: row.get(23)?,
+        base_clock: row.get(24)?,
     })
 }
 
 const ENTITIES: &str =
-    "SELECT entity, entity_type, entity_id, base, base_version, base_confirmed, current, open_operations FROM entities";
+    "SELECT entity, entity_type, entity_id, base, base_version, base_confirmed, current, open_operations, base_clock
+     FROM entities";
 
 fn entity_row(row: &Row<'_>) -> rusqlite::Result<EntityRow> {
     Ok(EntityRow {
@@ -195,9 +204,16 @@ fn entity_row(row: &Row<'_>) -> rusqlite::Result<EntityRow> {
         base_confirmed: row.get(5)?,
         current: row.get(6)?,
         open_operations: row.get(7)?,
+        base_clock: row.get(8)?,
     })
 }
 
 fn ledger_row(row: &Row<'_>) -> rusqlite::Result<LedgerRow> {
-    Ok(LedgerRow { id: row.get(0)?, operation_id: row.get(1)?, conflict: row.get(2)?, resolution: row.get(3)? })
+    Ok(LedgerRow {
+        id: row.get(0)?,
+        operation_id: row.get(1)?,
+        conflict: row.get(2)?,
+        resolution: row.get(3)?,
+        reopened_by: row.get(4)?,
+    })
 }

@@ -167,14 +167,18 @@ fn transactions(state: &DeviceState) -> Verdict {
 
 /// Spec §3: `current` is `base` with the open operations folded in, in lane order; the failed and the withdrawn are left out.
 fn replica(state: &DeviceState) -> Verdict {
-    let mut folded: BTreeMap<i64, Vec<&OperationRow>> = BTreeMap::new();
+    let mut lanes: BTreeMap<i64, Vec<&OperationRow>> = BTreeMap::new();
     let open = state.operations.values().filter(|row| row.open);
     for row in open.filter(|row| !row.void && row.status != OperationStatus::Failed) {
-        folded.entry(row.entity).or_default().push(row);
+        lanes.entry(row.entity).or_default().push(row);
     }
     for (entity, row) in &state.entities {
+        let lane = lanes.get(entity).map_or(&[][..], Vec::as_slice);
+        if lane.is_empty() && row.base == row.current {
+            continue;
+        }
         let mut value = row.base.as_deref().map(record);
-        for step in folded.get(entity).into_iter().flatten() {
+        for step in lane {
             value = fold(value, &step.kind, step.payload.as_deref());
         }
         let current = row.current.as_deref().map(record);

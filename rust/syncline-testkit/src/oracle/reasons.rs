@@ -1,6 +1,6 @@
 //! Why an operation waits, derived from the file and the state of delivery by the oracle itself, to be held against `explain`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use syncline_core::{Explanation, OperationStatus, SyncState};
 
@@ -8,14 +8,7 @@ use super::observe::{DeviceState, OperationRow};
 use super::{Verdict, hold};
 
 /// `told` must give a reason that holds, name who stands in the way, and give no moment that has passed.
-pub(crate) fn check(
-    state: &DeviceState,
-    row: &OperationRow,
-    delivery: &SyncState,
-    now_ms: i64,
-    told: &Explanation,
-) -> Verdict {
-    let file = File::new(state, now_ms);
+pub(crate) fn check(file: &File<'_>, row: &OperationRow, delivery: &SyncState, told: &Explanation) -> Verdict {
     let word = told.waiting.as_str();
     let expected = file.reasons(row, delivery);
     hold!(
@@ -27,7 +20,7 @@ pub(crate) fn check(
         told.text
     );
     if let Some(blocker) = &told.blocked_by {
-        let named = state.operations.values().find(|other| other.id == *blocker);
+        let named = file.state.operations.values().find(|other| other.id == *blocker);
         hold!(
             named.is_some_and(|other| other.is_unsettled() && other.sequence != row.sequence),
             "explain: what stands in the way of operation {} has ended or is none",
@@ -39,19 +32,31 @@ pub(crate) fn check(
 }
 
 /// A file, at a moment.
-struct File<'a> {
+pub(crate) struct File<'a> {
     state: &'a DeviceState,
     now_ms: i64,
+    /// What has not ended of each entity's lane, in order.
+    lanes: BTreeMap<i64, Vec<&'a OperationRow>>,
+    groups: BTreeMap<&'a str, Vec<&'a OperationRow>>,
     /// Those that wait for others.
     blocked: BTreeSet<u64>,
 }
 
 impl<'a> File<'a> {
-    fn new(state: &'a DeviceState, now_ms: i64) -> Self {
-        let mut file = Self { state, now_ms, blocked: BTreeSet::new() };
+    pub(crate) fn new(state: &'a DeviceState, now_ms: i64) -> Self {
+        let (lanes, groups) = (BTreeMap::new(), BTreeMap::new());
+        let mut file = Self { state, now_ms, lanes, groups, blocked: BTreeSet::new() };
+        for row in state.operations.values() {
+            if row.is_unsettled() {
+                file.lanes.entry(row.entity).or_default().push(row);
+            }
+            if let Some(id) = &row.transaction_id {
+                file.groups.entry(id).or_default().push(row);
+            }
+        }
         // Earlier ones hold up later ones; members of a transaction each other.
         loop {
-            let pending = state.operations.values().filter(|row| row.status == OperationStatus::Pending);
+            let pending = file.lanes.values().flatten().filter(|row| row.status == OperationStatus::Pending);
             let more: Vec<u64> = pending
                 .filter(|row| !file.blocked.contains(&row.sequence))
                 .filter(|row| [file.lane(row), file.dependency(row), file.member(row)] != [Blocked::No; 3])
@@ -76,10 +81,10 @@ impl<'a> File<'a> {
             OperationStatus::Pending => {}
         }
         // What comes before its own group in the lane holds it up as much as what holds up the group.
-        let before = row.transaction_id.as_ref().and_then(|_| {
-            let mut ahead = self.state.operations.range(..row.sequence).rev().map(|(_, other)| other);
-            ahead.find(|other| other.entity == row.entity && other.is_unsettled() && !same_group(row, other))
-        });
+        let before = row
+            .transaction_id
+            .as_ref()
+            .and_then(|_| self.ahead(row).iter().rev().copied().find(|other| !same_group(row, other)));
         if before.is_some_and(|other| self.holds_up(other) != Blocked::No) {
             words.insert("lane_blocked");
         }
@@ -113,6 +118,12 @@ impl<'a> File<'a> {
         words
     }
 
+    /// What has not ended before it in its lane.
+    fn ahead(&self, row: &OperationRow) -> &[&'a OperationRow] {
+        let lane = self.lanes.get(&row.entity).map_or(&[][..], Vec::as_slice);
+        &lane[..lane.partition_point(|other| other.sequence < row.sequence)]
+    }
+
     /// How `other` holds up what comes after it.
     fn holds_up(&self, other: &OperationRow) -> Blocked {
         match other.status {
@@ -125,8 +136,7 @@ impl<'a> File<'a> {
 
     /// The nearest earlier operation of the lane that has not ended.
     fn lane(&self, row: &OperationRow) -> Blocked {
-        let mut ahead = self.state.operations.range(..row.sequence).rev().map(|(_, other)| other);
-        let nearest = ahead.find(|other| other.entity == row.entity && other.is_unsettled());
+        let nearest = self.ahead(row).last();
         nearest.filter(|other| !same_group(row, other)).map_or(Blocked::No, |other| self.holds_up(other))
     }
 
@@ -142,8 +152,8 @@ impl<'a> File<'a> {
     }
 
     fn member(&self, row: &OperationRow) -> Blocked {
-        let others =
-            self.state.operations.values().filter(|other| other.sequence != row.sequence && same_group(row, other));
+        let Some(group) = row.transaction_id.as_deref().and_then(|id| self.groups.get(id)) else { return Blocked::No };
+        let others = group.iter().filter(|other| other.sequence != row.sequence);
         let blocked: Vec<Blocked> = others.flat_map(|other| [self.lane(other), self.dependency(other)]).collect();
         match blocked {
             all if all.contains(&Blocked::Directly) => Blocked::Directly,
@@ -154,7 +164,7 @@ impl<'a> File<'a> {
 
     /// What is open in the lane, for people.
     fn lane_of(&self, row: &OperationRow) -> Vec<(u64, &'static str, bool, Option<&String>)> {
-        let lane = self.state.operations.values().filter(|other| other.entity == row.entity && other.is_unsettled());
+        let lane = self.lanes.get(&row.entity).into_iter().flatten();
         lane.map(|other| (other.sequence, other.status.as_str(), other.void, other.transaction_id.as_ref())).collect()
     }
 

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::situations;
+use crate::model::RULES;
+
 /// Counts by kind and name. Handles are clones.
 #[derive(Clone, Default)]
 pub struct Coverage {
@@ -39,7 +42,13 @@ impl Coverage {
 }
 
 /// What a long run must come across, and often.
-pub const EXPECTED: &[(&str, &str)] = &[
+pub fn expected() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let rules = RULES.iter().map(|rule| ("rule", *rule));
+    let lines = situations::LINES.iter().map(|line| (situations::KIND, *line));
+    EXPECTED.iter().copied().chain(rules).chain(lines)
+}
+
+const EXPECTED: &[(&str, &str)] = &[
     ("fault", "no way to the endpoint"),
     ("fault", "request lost"),
     ("fault", "request cut off"),
@@ -107,6 +116,12 @@ pub const EXPECTED: &[(&str, &str)] = &[
     ("transition", "failed → cancelled"),
     ("transition", "conflicted → pending"),
     ("transition", "conflicted → cancelled"),
+    // On devices; the others are the reference endpoint's.
+    ("rule", "7: resolved, take_local"),
+    ("rule", "7: resolved, take_remote"),
+    ("rule", "7: resolved, merged"),
+    ("rule", "7: an update resolved against a deletion"),
+    ("rule", "7: reopened"),
     ("verdict", "applied"),
     ("verdict", "applied, left out"),
     ("verdict", "merged"),

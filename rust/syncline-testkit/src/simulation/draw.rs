@@ -49,6 +49,7 @@ impl Plan {
             send_before: draw.one_in(2, 1),
             filtered: draw.one_in(8, 1),
             small_batches: draw.one_in(6, 1),
+            short_pages: draw.one_in(5, 1),
             restores: trouble.restores,
             untold_restores: !trouble.network && !trouble.hostile && !copies && trouble.restores,
         };

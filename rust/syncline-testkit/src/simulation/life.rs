@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use serde_json::json;
+use syncline_core::transport::Route;
 use syncline_core::{ListQuery, NetworkStatus, OperationStatus};
 use syncline_protocol::{ConflictRule, DeleteRule};
 use syncline_server::endpoint::types::TypeConfig;
@@ -14,8 +15,11 @@ use syncline_server::endpoint::types::TypeConfig;
 use super::account::Account;
 use super::coverage::{Counts, Coverage};
 use super::plan::{Plan, Setting, Step};
+use super::situations;
 use super::user::decide;
 use super::watched::Watched;
+use std::sync::Arc;
+
 use crate::model::ServerState;
 use crate::oracle::effects::{ServerView, check_drained};
 use crate::oracle::{Verdict, hold};
@@ -26,12 +30,18 @@ pub const TYPES: [&str; 6] = ["pin", "server_wins", "client_wins", "manual", "de
 
 /// Invariant 11: the longest backoff is five minutes; a wait under a wall clock that jumped is looked at once a minute.
 const DRAINED_WITHIN: Duration = Duration::from_secs(300 + 60 + 10);
+/// Between two looks whether all have drained.
+const LOOKED_AT_AGAIN: Duration = Duration::from_secs(10);
 /// What an endpoint asks for is honoured up to an hour.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 /// A device that has nothing to send pulls once a minute; under a clock that runs slow, a little later.
 const PULLED_WITHIN: Duration = Duration::from_secs(2 * 60 + 20);
 /// How many devices there may be, copies and other users' files included.
 const MOST_DEVICES: usize = 5;
+/// Between two looks whether all agree.
+const PULLED_AGAIN: Duration = Duration::from_secs(35);
+/// Changes in a page, where pages are short.
+const SHORT_PAGE: u64 = 2;
 /// After so many decisions a user gives up what fails, and takes theirs.
 const PATIENCE: u64 = 2;
 
@@ -99,7 +109,7 @@ struct Life {
     world: World,
     setting: Setting,
     devices: Vec<Watched>,
-    server: Option<ServerState>,
+    server: Option<Arc<ServerState>>,
     server_seen: u64,
     snapshots: u32,
     coverage: Coverage,
@@ -133,6 +143,9 @@ impl Life {
     fn add_device(&mut self, name: &str, account: Account) -> Result<usize, String> {
         let config = account.config(&self.world, name, &self.setting);
         let device = self.world.device_with(name, config);
+        if self.setting.short_pages {
+            device.network.shorten_pulls(SHORT_PAGE);
+        }
         self.devices.push(Watched::new(device, account, &self.setting)?);
         Ok(self.devices.len() - 1)
     }
@@ -182,11 +195,15 @@ impl Life {
     }
 
     fn stray(&self, which: usize) {
-        let exchanges = self.world.server.exchanges();
-        if !exchanges.is_empty() {
-            let old = &exchanges[which % exchanges.len()];
+        let old = self.world.server.with_exchanges(|all| all.get(which % all.len().max(1)).cloned());
+        if let Some(old) = old {
             self.coverage.note("fault", "an old request arrives again");
-            self.world.server.stray(old.route, &old.request, &old.token);
+            let mut request = old.request;
+            // As an app of another make would send its first one, before it has pulled.
+            if old.route == Route::Push && which % 4 == 3 && request.is_object() {
+                request["epoch"] = serde_json::Value::Null;
+            }
+            self.world.server.stray(old.route, &request, &old.token);
         }
     }
 
@@ -253,6 +270,7 @@ impl Life {
             {
                 device.check_effects(&server).map_err(|what| at(&device.device.name, &what))?;
             }
+            device.looked_at();
         }
         Ok(())
     }
@@ -271,7 +289,8 @@ impl Life {
             device.device.network_changed(NetworkStatus::Online { metered: false }).map_err(failed)?;
             device.device.start().map_err(failed)?;
         }
-        self.drained()?;
+        // A server that went back tells each device when it pulls, and what comes of that may be news to all the others.
+        self.drained(if self.setting.restores { DRAINED_WITHIN } else { Duration::ZERO })?;
         for round in 0.. {
             let mut decided = false;
             for device in &mut self.devices {
@@ -285,24 +304,54 @@ impl Life {
             }
             // Giving one up may fail those that depend on it, one after the other; but each only once.
             hold!(round < PATIENCE + self.recorded(), "liveness: what was given up fails again and again");
-            self.drained()?;
+            self.drained(Duration::ZERO)?;
         }
-        self.world.advance(PULLED_WITHIN);
-        self.check()?;
-        let server = self.server.as_ref().expect("read");
+        self.pulled()?;
         for device in &self.devices {
-            let server = ServerView::of(server, &device.state().device.scope);
-            let server = server.ok_or("convergence: the server has never heard of a scope")?;
-            server.check_converged(device.state()).map_err(|what| at(&device.device.name, &what))?;
             check_reads(device).map_err(|what| at(&device.device.name, &what))?;
         }
         Ok(())
     }
 
-    /// Invariant 11: time passes, nobody writes, and what can go has gone.
-    fn drained(&mut self) -> Verdict {
+    /// Invariant 5: once everybody has pulled, which they do unasked, all agree.
+    fn pulled(&mut self) -> Verdict {
+        let mut left = PULLED_WITHIN;
+        loop {
+            let part = PULLED_AGAIN.min(left);
+            self.world.advance(part);
+            left -= part;
+            self.check()?;
+            match self.converged() {
+                Err(what) if left.is_zero() => return Err(what),
+                Err(_) => {}
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    fn converged(&self) -> Verdict {
+        let server = self.server.as_ref().expect("read");
+        for device in &self.devices {
+            let server = ServerView::of(server, &device.state().device.scope);
+            let server = server.ok_or("convergence: the server has never heard of a scope")?;
+            server.check_converged(device.state()).map_err(|what| at(&device.device.name, &what))?;
+        }
+        Ok(())
+    }
+
+    /// Invariant 11: time passes, nobody writes, and what can go has gone. `at_least`: so much time passes in any case.
+    fn drained(&mut self, at_least: Duration) -> Verdict {
         let longest = self.devices.iter().map(Watched::told_to_wait).max().unwrap_or_default();
-        self.world.advance(DRAINED_WITHIN + longest.min(LONGEST_RETRY_AFTER));
+        let mut left = DRAINED_WITHIN + longest.min(LONGEST_RETRY_AFTER);
+        let first = at_least.min(left);
+        self.world.advance(first);
+        left -= first;
+        // Most have drained long before they must have: from then on nothing would happen but pulls.
+        while !left.is_zero() && !self.have_drained()? {
+            let part = LOOKED_AT_AGAIN.min(left);
+            self.world.advance(part);
+            left -= part;
+        }
         self.check()?;
         for device in &mut self.devices {
             check_drained(device.state()).map_err(|what| at(&device.device.name, &what))?;
@@ -311,27 +360,38 @@ impl Life {
         Ok(())
     }
 
+    fn have_drained(&mut self) -> Result<bool, String> {
+        for device in &mut self.devices {
+            device.read()?;
+        }
+        Ok(self.devices.iter().all(|device| check_drained(device.state()).is_ok()))
+    }
+
     /// Operations that all devices have recorded.
     fn recorded(&self) -> u64 {
         self.devices.iter().map(|device| device.state().operations.last_key_value().map_or(0, |(last, _)| *last)).sum()
     }
 
     fn trace(mut self) -> Result<Trace, String> {
-        let exchanges = self.world.server.exchanges();
-        for exchange in &exchanges {
-            exchange.device.hash(&mut self.hash);
-            exchange.request.to_string().hash(&mut self.hash);
-            exchange.answer.to_string().hash(&mut self.hash);
-        }
+        let requests = self.world.server.with_exchanges(|exchanges| {
+            for exchange in exchanges {
+                exchange.device.hash(&mut self.hash);
+                exchange.request.to_string().hash(&mut self.hash);
+                exchange.answer.to_string().hash(&mut self.hash);
+            }
+            situations::wire::count(exchanges, &self.coverage);
+            exchanges.len()
+        });
         for device in &self.devices {
             format!("{:?}", device.state()).hash(&mut self.hash);
             device.hash_events(&mut self.hash);
             device.count(&self.coverage);
         }
         self.world.server.count(&self.coverage);
+        situations::add_known(&self.coverage, &self.coverage.counts());
         Ok(Trace {
             hash: self.hash.finish(),
-            requests: exchanges.len(),
+            requests,
             operations: self.recorded(),
             elapsed: Duration::from_millis(self.world.steps.now_ms()),
             counts: self.coverage.counts(),

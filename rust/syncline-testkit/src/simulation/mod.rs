@@ -10,5 +10,6 @@ pub(crate) mod hostile;
 pub mod hunt;
 pub mod life;
 pub mod plan;
+pub mod situations;
 mod user;
 mod watched;

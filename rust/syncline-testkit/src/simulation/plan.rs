@@ -300,6 +300,8 @@ pub struct Setting {
     pub filtered: bool,
     /// Operations in one push, at the most.
     pub small_batches: bool,
+    /// Pulls ask for a few changes at a time.
+    pub short_pages: bool,
     /// The server goes back in time.
     pub restores: bool,
     /// A server goes back in time only in worlds where nothing arrives late, unless the operator says so (spec §6).

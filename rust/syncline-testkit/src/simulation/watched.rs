@@ -17,6 +17,7 @@ use super::coverage::Coverage;
 use super::faults::{fault_of, poison};
 use super::life::failed;
 use super::plan::{DiskCall, Intent, Leave, Setting, Step, Wallet};
+use super::situations;
 use super::user::{act, asked, operation, write};
 use crate::disk::Failure;
 use crate::oracle::effects::ServerView;
@@ -58,8 +59,18 @@ pub(super) struct Watched {
     seen: u64,
     news: bool,
     explained: usize,
+    /// The plan did something to it since it was last looked at.
+    touched: bool,
+    /// What its processes had come to, and the time, when it was last looked at.
+    pulse: Pulse,
+    /// All events had been told by then, and led to what the file says.
+    told_all: bool,
     transitions: Coverage,
 }
+
+type Steps = Option<(u64, u64, u64)>;
+/// As long as it is the same, no code of the device has run, and no time has passed: whatever it says, it has said before.
+type Pulse = (Steps, Steps, i64);
 
 impl Watched {
     pub(super) fn new(device: TestDevice, account: Account, setting: &Setting) -> Result<Self, String> {
@@ -85,6 +96,9 @@ impl Watched {
             seen: 0,
             news: true,
             explained: 0,
+            touched: true,
+            pulse: Pulse::default(),
+            told_all: false,
             transitions: Coverage::default(),
         };
         watched.opened()?;
@@ -111,13 +125,19 @@ impl Watched {
         self.state.as_ref().expect("every device is looked at when it is opened")
     }
 
+    /// Whether the file was written to since the last [`Watched::looked_at`].
     pub(super) fn is_news(&self) -> bool {
         self.news
+    }
+
+    pub(super) fn looked_at(&mut self) {
+        self.news = false;
     }
 
     /// A process was opened on the file.
     fn opened(&mut self) -> Verdict {
         listen(&self.device, &self.events)?;
+        self.touched = true;
         self.two_told = self.second.is_some();
         // Recovering a log writes nothing, and may bring back what nobody was told of.
         self.state = None;
@@ -127,7 +147,7 @@ impl Watched {
     }
 
     /// Reads the file, if anything has been written to it.
-    fn read(&mut self) -> Verdict {
+    pub(super) fn read(&mut self) -> Verdict {
         let changes = self.device.changes();
         if self.state.is_some() && changes == self.seen {
             return Ok(());
@@ -136,10 +156,19 @@ impl Watched {
             self.file = Some(self.device.reader().map_err(storage)?);
         }
         let file = self.file.as_ref().expect("just opened");
-        self.state = Some(device_state(file).map_err(storage)?);
+        let state = device_state(file).map_err(storage)?;
+        if let Some(before) = &self.state {
+            situations::files::between(before, &state, &self.transitions);
+        }
+        self.state = Some(state);
         self.seen = changes;
-        self.news = true;
+        (self.news, self.touched) = (true, true);
         Ok(())
+    }
+
+    fn pulse(&self) -> Pulse {
+        let second = self.second.as_ref().and_then(TestDevice::pulse);
+        (self.device.pulse(), second, self.device.clock.now().millis())
     }
 
     pub(super) fn in_states(&self, statuses: &[OperationStatus]) -> Vec<Operation> {
@@ -166,6 +195,7 @@ impl Watched {
         if self.signed_out {
             return Ok(None);
         }
+        self.touched = true;
         let device = self.second.as_ref().filter(|_| second).unwrap_or(&self.device);
         let failures = device.disk_failures();
         let result = call(device);
@@ -182,6 +212,7 @@ impl Watched {
         if self.signed_out {
             return Ok(());
         }
+        self.touched = true;
         let chosen = self.second.as_ref().filter(|_| second).unwrap_or(&self.device);
         match step {
             Step::Next { fault, .. } => {
@@ -189,14 +220,16 @@ impl Watched {
                 chosen.network.next_counted(fault, name);
             }
             Step::Poison { wall, .. } => poison(&chosen.network, *wall),
-            Step::Release { newest, .. } => match (chosen.network.held(), newest) {
-                (0, _) => {}
-                (_, true) => {
+            Step::Release { newest, .. } if chosen.network.held() > 0 => {
+                situations::held::released(&chosen.network.on_the_way(), *newest, self.state(), &world.coverage);
+                if *newest {
                     world.coverage.note("fault", "answers reordered");
                     chosen.network.release_last();
+                } else {
+                    chosen.network.release();
                 }
-                (_, false) => chosen.network.release(),
-            },
+            }
+            Step::Release { .. } => {}
             Step::Credential { wallet, .. } => {
                 world.coverage.note("fault", "a token expired");
                 self.change_credential(*wallet);
@@ -425,6 +458,7 @@ impl Watched {
             world.advance(Duration::from_secs(11));
         }
         self.calls.clear();
+        self.touched = true;
         self.check_events(!world.steps.has_callbacks() && !self.device.is_dead())?;
         self.file = None;
         self.device.kill();
@@ -452,6 +486,7 @@ impl Watched {
     }
 
     fn check_events(&mut self, told_all: bool) -> Verdict {
+        self.told_all &= !self.touched;
         let events = std::mem::take(&mut *self.events.lock());
         format!("{events:?}").hash(&mut self.told);
         if self.two_told {
@@ -469,32 +504,45 @@ impl Watched {
             self.journal.tell(event)?;
         }
         self.read()?;
-        if told_all { self.journal.check_told(self.state.as_ref().expect("read")) } else { Ok(()) }
+        if told_all && !self.told_all {
+            self.journal.check_told(self.state.as_ref().expect("read"))?;
+            self.told_all = true;
+        }
+        Ok(())
     }
 
     /// Everything that can be said of this device alone.
     pub(super) fn check(&mut self, told_all: bool) -> Verdict {
-        self.news = false;
         if self.signed_out {
             return Ok(());
         }
+        let pulse = self.pulse();
+        self.touched |= std::mem::replace(&mut self.pulse, pulse) != pulse;
         self.read()?;
         self.check_events(told_all)?;
-        let now = self.device.clock.now().millis();
-        let state = self.state.as_ref().expect("read");
         if self.news {
+            let state = self.state.as_ref().expect("read");
             queue::check(state, self.allowed)?;
             self.journal.check(state, self.kept)?;
         }
-        let Some(said) = self.call(false, |device| device.metrics())? else { return Ok(()) };
+        if self.touched { self.check_words() } else { Ok(()) }
+    }
+
+    /// What it says of itself is so.
+    fn check_words(&mut self) -> Verdict {
+        let now = self.device.clock.now().millis();
+        let said = self.call(false, |device| device.metrics())?;
+        self.touched = false;
+        let Some(said) = said else { return Ok(()) };
         let state = self.state.as_ref().expect("read");
         queue::metrics(state, &said, now)?;
         let unsettled: Vec<_> = state.operations.values().filter(|row| row.is_unsettled()).collect();
+        let file = reasons::File::new(state, now);
         for _ in 0..EXPLAINED_AT_ONCE.min(unsettled.len()) {
             self.explained += 1;
             let row = unsettled[self.explained % unsettled.len()];
             let told = self.device.explain(&row.id).map_err(failed)?;
-            reasons::check(state, row, &said.state, now, &told)?;
+            reasons::check(&file, row, &said.state, &told)?;
             self.transitions.note("reason", told.waiting.as_str());
             if let Some(until) = told.until {
                 hold!(until.millis() > now, "explain: operation {} waits until a moment that has passed", row.sequence);

@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 use serde_json::json;
-use syncline_testkit::simulation::coverage::EXPECTED;
+use syncline_testkit::simulation::coverage::expected;
 use syncline_testkit::simulation::hunt::{Found, Summary, shrink};
 
 /// Prints the summary. Returns whether something expected came up less often than `least`.
 pub(crate) fn summary(summary: &Summary, took: Duration, least: u64, as_json: bool) -> bool {
     let count = |kind: &'static str, name: &str| summary.counts.get(&(kind, name.to_owned())).copied().unwrap_or(0);
-    let rare: Vec<(&str, &str, u64)> = EXPECTED
-        .iter()
-        .map(|(kind, name)| (*kind, *name, count(kind, name)))
-        .filter(|(_, _, count)| *count < least)
-        .collect();
+    let counted = expected().map(|(kind, name)| (kind, name, count(kind, name)));
+    let rare: Vec<(&str, &str, u64)> = counted.filter(|(_, _, count)| *count < least).collect();
     let speed_up = summary.elapsed.as_secs_f64() / took.as_secs_f64().max(0.001);
     if as_json {
         let counts: Vec<_> = summary
