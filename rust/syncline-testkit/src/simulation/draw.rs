@@ -44,16 +44,19 @@ impl Plan {
         };
         let setting = Setting {
             devices: 2 + draw.below(3),
-            forgetful: draw.one_in(4, 1),
+            // A copy that sends what the other has forgotten needs both.
+            forgetful: draw.one_in(4, 1) || copies && draw.one_in(2, 1),
             coalesce: draw.one_in(5, 4),
             send_before: draw.one_in(2, 1),
             filtered: draw.one_in(8, 1),
             small_batches: draw.one_in(6, 1),
-            short_pages: draw.one_in(5, 1),
+            // A reset of many pages is under way for long.
+            short_pages: draw.one_in(5, 1) || trouble.restores && draw.one_in(2, 1),
             restores: trouble.restores,
             untold_restores: !trouble.network && !trouble.hostile && !copies && trouble.restores,
         };
-        let steps = (0..length).map(|_| draw.step(trouble, &setting)).collect();
+        let mut steps = draw.beginning();
+        steps.extend((0..length).map(|_| draw.step(trouble, &setting)));
         Self { seed, setting, steps }
     }
 }
@@ -73,6 +76,18 @@ impl Draw {
         values[self.0.random_range(0..values.len())]
     }
 
+    /// Most worlds begin with something that all devices have seen: updates and deletes then meet more than nothing.
+    fn beginning(&mut self) -> Vec<Step> {
+        if self.one_in(4, 1) {
+            return Vec::new();
+        }
+        let intents = (0..12).map(|_| Intent { kind: Kind::Create, ..self.intent() }).collect();
+        let mut steps = vec![Step::Import { device: 0, intents }, Step::Process { device: 0 }, Step::Idle];
+        steps.extend((1..4).map(|device| Step::Process { device }));
+        steps.push(Step::Idle);
+        steps
+    }
+
     fn step(&mut self, trouble: Trouble, setting: &Setting) -> Step {
         loop {
             // Above 127: the file's second process, where there is one.
@@ -84,7 +99,8 @@ impl Draw {
                 50..58 => Step::Group { device, members: self.intents(4), now: self.one_in(4, 1) },
                 58..61 => Step::SlowGroup { device, members: self.intents(3), pause: self.below(9) },
                 61..80 => Step::Act { device, action: self.action(), which: self.below(255) },
-                80..104 if trouble.network => Step::Next { device, fault: self.of(&Mishap::ALL) },
+                80..86 if trouble.network => Step::Next { device, fault: Mishap::HeldAnswer },
+                86..104 if trouble.network => Step::Next { device, fault: self.of(&Mishap::ALL) },
                 104..107 if trouble.hostile => Step::Next { device, fault: Mishap::Hostile(self.of(&Hostile::ALL)) },
                 107..114 if trouble.network => Step::Release { device, newest: self.one_in(3, 1) },
                 114..117 if trouble.network => Step::Stray { which: self.0.random_range(0..1000) },
@@ -147,11 +163,16 @@ impl Draw {
     fn intent(&mut self) -> Intent {
         Intent {
             kind: self.of(&[Kind::Create, Kind::Create, Kind::Update, Kind::Update, Kind::Update, Kind::Delete]),
-            entity_type: self.below(TYPES.len() as u8),
+            entity_type: self.entity_type(),
             entity: self.below(3),
             field: self.below(3),
             value: self.below(10),
         }
+    }
+
+    /// One of all; conflicts that wait for the user, more often than others.
+    fn entity_type(&mut self) -> u8 {
+        if self.one_in(6, 1) { 3 } else { self.below(TYPES.len() as u8) }
     }
 
     fn action(&mut self) -> Action {

@@ -43,7 +43,7 @@ const PULLED_AGAIN: Duration = Duration::from_secs(35);
 /// Changes in a page, where pages are short.
 const SHORT_PAGE: u64 = 2;
 /// After so many decisions a user gives up what fails, and takes theirs.
-const PATIENCE: u64 = 2;
+const PATIENCE: u64 = 1;
 
 /// What a life came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
