@@ -1,6 +1,6 @@
 // A request's body, unpacked within limits. It is never parsed: reading and printing JSON would damage numbers.
 
-import { Decompress } from "npm:fzstd@0.1.1";
+import { Decompress } from "fzstd";
 
 import { LIMITS, Refusal } from "./problem.ts";
 

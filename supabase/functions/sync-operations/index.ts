@@ -6,7 +6,8 @@ import { handle, type Project } from "./endpoint.ts";
 function project(): Project {
     const url = Deno.env.get("SUPABASE_URL");
     const keys = Deno.env.get("SUPABASE_PUBLISHABLE_KEYS");
-    const publishableKey = (keys ? JSON.parse(keys).default : undefined) ??
+    const named: Record<string, string> = keys ? JSON.parse(keys) : {};
+    const publishableKey = named.default ?? Object.values(named)[0] ??
         Deno.env.get("SUPABASE_PUBLISHABLE_KEY") ?? Deno.env.get("SUPABASE_ANON_KEY");
     if (!url || !publishableKey) throw new Error("SUPABASE_URL or a publishable key is missing");
     return { url, publishableKey };

@@ -1,4 +1,4 @@
-//! A Supabase project for tests: a private Postgres cluster with Syncline's migrations, and the stand-in for its Data API.
+//! An empty Supabase project for tests: a private Postgres cluster with its roles, and the stand-in for its Data API.
 //! Prints one line of JSON when it is ready, and ends when its standard input does.
 
 use std::error::Error;
@@ -17,9 +17,6 @@ const PUBLISHABLE_KEY: &str = "sb_publishable_of_the_tests";
 
 #[derive(Parser)]
 struct Args {
-    /// Without Syncline's migrations: they come some other way
-    #[arg(long)]
-    empty: bool,
     /// Let Postgres itself listen on loopback, at this port: also its own word and psql's, so it comes from the environment
     #[arg(env = "PGPORT")]
     database_port: Option<u16>,
@@ -36,12 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listen: &[&str] = if args.database_port.is_some() { &["listen_addresses=127.0.0.1"] } else { &[] };
     let cluster = Cluster::start_with(Durability::None, listen);
     let name = "project";
-    if args.empty {
-        cluster.empty_database(name);
-    } else {
-        cluster.database(name);
-        cluster.sql(name, "update syncline.settings set scope_claim = 'scope'");
-    }
+    cluster.empty_database(name);
     cluster.sql(name, ROLES);
 
     let database_url =
