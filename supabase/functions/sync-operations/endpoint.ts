@@ -90,7 +90,9 @@ function translated(upstream: Response, body: ArrayBuffer): Response {
     if (code === "internal" || code === "unavailable") {
         console.error("sync-operations: the Data API answered", upstream.status, error.code.slice(0, 10));
     }
-    return problem(code, { detail: detail(error) }, retryAfter);
+    // The whole body is at fault, as an endpoint of Syncline's own would say.
+    const field = error.code === "PGRST102" ? { field: "$" } : {};
+    return problem(code, { detail: detail(error), ...field }, retryAfter);
 }
 
 /** Every answer is marked as the endpoint's, and packed if that is asked for. */
