@@ -124,11 +124,11 @@ language plpgsql volatile set search_path = '' as $$
 begin
   return (
     select case
-      when c.user_id is null then 'forbidden'
+      when c.user_id is null or coalesce(cardinality(c.scopes), 0) = 0 then 'forbidden'
       when c.user_id <> (p_request).user_id then 'wrong_user'
-      when (p_request).scope = any (syncline.allowed_scopes()) then null
+      when (p_request).scope = any (c.scopes) then null
       else 'wrong_scope' end
-    from (select syncline.caller() as user_id) c);
+    from (select syncline.caller() as user_id, syncline.allowed_scopes() as scopes) c);
 end
 $$;
 
