@@ -51,6 +51,7 @@ STREAMS ?= 100000
 
 .PHONY: differential
 differential: ## Random streams of requests to SQLite and Postgres, the model the third judge; STREAMS=1000, ARGS="--with none"
+	@$(PROVIDE) libclang postgres
 	@cargo run --locked --quiet --profile simulate -p syncline-testkit --features teeth --bin differential -- --seeds 1..$$(($(STREAMS) + 1)) $(ARGS)
 
 .PHONY: check
