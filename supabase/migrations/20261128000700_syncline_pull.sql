@@ -40,6 +40,7 @@ declare
   v_cursor syncline.cursor;
   v_cluster text;
   v_is_ahead boolean := false;
+  v_more boolean := false;
   v record;
 begin
   if pg_is_in_recovery() then
@@ -64,6 +65,11 @@ begin
   v_cluster := syncline.cluster();
   if r.entity_types is not null then
     select coalesce(array_agg(t.name order by t.name collate "C"), '{}') into v_filter from (select distinct u.name from unnest(r.entity_types) as u(name)) t;
+  end if;
+  -- Direct writes first; but no new version may hide that a cursor is ahead of the head.
+  if exists (select from syncline.captures c where c.scope = r.scope and c.fault is null)
+    and not exists (select from syncline.scopes s where s.scope = r.scope and s.epoch = v_cursor.epoch and s.head < v_cursor.version) then
+    v_more := a.has_more from syncline.absorb_scope(r.scope, 1) a;
   end if;
   loop
     select s as scope, coalesce(d.mark, 0) as mark, d.user_id, usable.yes as usable, p.* into v
@@ -90,6 +96,6 @@ begin
   return json_build_object(
     'changes', v.changes,
     'cursor', syncline.cursor_text(r.scope, v.scope, case when v.is_full then v.last_version else (v.scope).head end, v_filter),
-    'epoch', (v.scope).epoch, 'has_more', v.is_full, 'reset', r.cursor is not null and not v.usable);
+    'epoch', (v.scope).epoch, 'has_more', v.is_full or v_more, 'reset', r.cursor is not null and not v.usable);
 end
 $$;
