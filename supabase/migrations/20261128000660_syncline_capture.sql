@@ -10,9 +10,9 @@
 -- first. Gives the scope's head afterwards, how many subtransactions were used, and whether more is waiting.
 create function syncline.absorb(p_scope text, p_head bigint, p_now bigint, p_operations syncline.operation[],
   out head bigint, out used int, out has_more boolean)
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = '' set plan_cache_mode = force_custom_plan as $$
 declare
-  c_at_once constant int := 10000;
+  c_at_once constant int := 2000;
   v_taken record;
   v_message text;
   t record;
@@ -85,7 +85,7 @@ $$;
 
 -- Compares rows with their records and writes what differs; gives how many records changed.
 create function syncline.absorb_rows(p_scope text, p_entity_type text, p_ids text[], p_head bigint, p_now bigint) returns int
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = '' set plan_cache_mode = force_custom_plan as $$
 declare
   v_ids text[];
   v_rows jsonb[];
@@ -167,42 +167,41 @@ $$;
 -- table may change a row once more: that belongs to the write of the server's that was just made, lest every pull found another
 -- difference; where none was made, it is noted.
 create function syncline.settle_clocks(p_scope text, p_entity_type text, p_ids text[], p_head bigint) returns void
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = '' set plan_cache_mode = force_custom_plan as $$
 declare
   v_ids text[];
   v_clocks jsonb[];
   v_payloads jsonb[];
   v_rows jsonb[];
-  v_count int;
 begin
   for v_round in 1 .. 3 loop
-    select array_agg(e.entity_id), array_agg(e.clock) into v_ids, v_clocks from syncline.entities e
+    select array_agg(e.entity_id), array_agg(e.clock) into v_ids, v_clocks
+    from syncline.entities e
     where e.scope = p_scope and e.entity_type = p_entity_type and e.entity_id = any (p_ids) and e.deleted is null;
     exit when v_ids is null;
-    perform syncline.begin_own_writes();
     select array_agg(w.entity_id), array_agg(w.record) into v_ids, v_rows from syncline.table_clocks(p_entity_type, p_scope, v_ids, v_clocks) w;
-    perform syncline.end_own_writes();
     exit when v_ids is null;
     select array_agg(e.payload order by k.n) into v_payloads from unnest(v_ids) with ordinality as k(id, n)
     join syncline.entities e on e.scope = p_scope and e.entity_type = p_entity_type and e.entity_id = k.id;
-    with differing as (
-      select e.entity_id, e.version, k.record, f.names, jsonb_build_array('server', e.version, e.changed_at) as write, e.payload, e.fields
+    with differing as materialized (
+      select e.entity_id, e.version, e.payload, e.fields, k.record, f.names, jsonb_build_array('server', e.version, e.changed_at) as write
       from unnest(v_ids, v_rows, syncline.converted(p_entity_type, v_payloads)) as k(id, record, converted)
-      join syncline.entities e on e.scope = p_scope and e.entity_type = p_entity_type and e.entity_id = k.id and e.payload <> k.record
+      join syncline.entities e on e.scope = p_scope and e.entity_type = p_entity_type and e.entity_id = k.id
       cross join lateral (select syncline.disagreeing(e.payload, k.converted, k.record) as names) f
       where f.names is not null
     ), noted as (
       insert into syncline.captures (scope, entity_type, entity_id)
       select p_scope, p_entity_type, d.entity_id from differing d where d.version <= p_head
     )
+    select array_agg(d.entity_id), array_agg(syncline.with_fields(d.payload, d.record, d.names)),
+      array_agg(d.fields || (select jsonb_object_agg(n.name, d.write) from unnest(d.names) as n(name)))
+      into v_ids, v_payloads, v_rows
+    from differing d where d.version > p_head;
+    exit when v_ids is null;
     update syncline.entities e set payload = s.payload, fields = s.fields, clock = syncline.clock_of(s.fields, e.created, null),
       bytes = octet_length(s.payload::text)
-    from (select d.entity_id, syncline.with_fields(d.payload, d.record, d.names) as payload,
-        d.fields || (select jsonb_object_agg(n.name, d.write) from unnest(d.names) as n(name)) as fields
-      from differing d where d.version > p_head) s
-    where e.scope = p_scope and e.entity_type = p_entity_type and e.entity_id = s.entity_id;
-    get diagnostics v_count = row_count;
-    exit when v_count = 0;
+    from unnest(v_ids, v_payloads, v_rows) as s(id, payload, fields)
+    where e.scope = p_scope and e.entity_type = p_entity_type and e.entity_id = s.id;
   end loop;
 exception when others then
   if syncline.is_transient(sqlstate) then

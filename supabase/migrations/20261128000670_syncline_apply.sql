@@ -13,7 +13,8 @@
 
 -- What a group leaves of an entity: the row to be, or null for none. `n`: the group's last operation of that entity.
 create type syncline.row_write as (
-  n int, group_first int, entity_type text, rank int, entity_id text, record jsonb, changed jsonb, clock jsonb
+  n int, group_first int, entity_type text, rank int, entity_id text, record jsonb, changed jsonb, clock jsonb,
+  is_new boolean  -- there was no row
 );
 
 -- The first of them that the database refused: the operation at fault, where its group begins, and why; nulls if there is none.
@@ -117,7 +118,8 @@ begin
     )
     select array_agg(row(s.n, s.start, s.entity_type, s.rank, s.entity_id, case when (s.state).deleted is null then (s.state).payload end,
         syncline.changed_fields(case when (s.old).deleted is null then coalesce((s.old).payload, '{}') else '{}' end, (s.state).payload),
-        syncline.clock_of((s.state).fields, (s.state).created, (s.state).deleted))::syncline.row_write order by s.n)
+        syncline.clock_of((s.state).fields, (s.state).created, (s.state).deleted),
+        (s.old).created is null or (s.old).deleted is not null)::syncline.row_write order by s.n)
     from steps s
     where ((s.state).payload, (s.state).fields, (s.state).created, (s.state).deleted)
       is distinct from ((s.old).payload, (s.old).fields, (s.old).created, (s.old).deleted)
@@ -131,20 +133,21 @@ language plpgsql volatile set search_path = '' as $$
 declare
   t record;
 begin
-  perform syncline.begin_own_writes();
   set constraints all deferred;
   for t in
     select w.entity_type, w.rank, array_agg(w.entity_id order by w.n) as ids, array_agg(w.record order by w.n) as records,
-      array_agg(w.changed order by w.n) as changed, array_agg(w.clock order by w.n) as clocks
+      array_agg(w.changed order by w.n) as changed, array_agg(w.clock order by w.n) as clocks,
+      array_agg(w.is_new order by w.n) as is_new
     from (
       -- Of an entity that several groups write, the last row, with all that changed on the way to it.
-      select (l.last).n, (l.last).entity_type, (l.last).rank, (l.last).entity_id, (l.last).record, (l.last).clock,
+      select (l.last).n, (l.last).entity_type, (l.last).rank, (l.last).entity_id, (l.last).record, (l.last).clock, l.is_new,
         case when cardinality(l.changed) = 1 then l.changed[1]
           else (select jsonb_object_agg(k.key, true) from unnest(l.changed) as c(fields) cross join lateral jsonb_object_keys(c.fields) as k(key)) end as changed
-      from (select (array_agg(u order by u.n desc))[1] as last, array_agg(u.changed) as changed from unnest(p_writes) u group by u.entity_type, u.entity_id) l) w
+      from (select (array_agg(u order by u.n desc))[1] as last, array_agg(u.changed) as changed,
+        (array_agg(u.is_new order by u.n))[1] as is_new from unnest(p_writes) u group by u.entity_type, u.entity_id) l) w
     where w.record is not null group by 1, 2 order by w.rank, w.entity_type
   loop
-    perform syncline.table_put(t.entity_type, p_scope, t.ids, t.records, t.changed, t.clocks);
+    perform syncline.table_put(t.entity_type, p_scope, t.ids, t.records, t.changed, t.clocks, t.is_new);
   end loop;
   for t in
     select w.entity_type, w.rank, array_agg(w.entity_id) as ids
@@ -154,7 +157,6 @@ begin
     perform syncline.table_drop(t.entity_type, p_scope, t.ids);
   end loop;
   set constraints all immediate;
-  perform syncline.end_own_writes();
   return true;
 exception when others then
   if syncline.is_transient(sqlstate) then
@@ -178,7 +180,6 @@ declare
   v_schema text;
 begin
   begin
-    perform syncline.begin_own_writes();
     foreach w in array p_writes loop
       if w.group_first is distinct from f.group_first then
         set constraints all immediate;
@@ -189,11 +190,10 @@ begin
       if w.record is null then
         perform syncline.table_drop(w.entity_type, p_scope, array[w.entity_id]);
       else
-        perform syncline.table_put(w.entity_type, p_scope, array[w.entity_id], array[w.record], array[w.changed], array[w.clock]);
+        perform syncline.table_put(w.entity_type, p_scope, array[w.entity_id], array[w.record], array[w.changed], array[w.clock], array[w.is_new]);
       end if;
     end loop;
     set constraints all immediate;
-    perform syncline.end_own_writes();
     return null;
   exception when others then
     if syncline.is_transient(sqlstate) then

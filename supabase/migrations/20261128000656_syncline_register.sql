@@ -116,14 +116,12 @@ begin
       continue;
     end if;
     select array_agg(e.entity_id order by e.version) as ids, array_agg(e.payload order by e.version) as records,
-      array_agg(e.clock order by e.version) as clocks, array_agg('{}'::jsonb) as changed into v_record
+      array_agg(e.clock order by e.version) as clocks, array_agg('{}'::jsonb) as changed, array_agg(true) as is_new into v_record
     from syncline.entities e
     where e.scope = v_scope and e.entity_type = p_entity_type and e.deleted is null
       and not exists (select from syncline.captures c where c.scope = v_scope and c.entity_type = p_entity_type and c.entity_id = e.entity_id);
     if v_record.ids is not null then
-      perform syncline.begin_own_writes();
-      perform syncline.table_put(p_entity_type, v_scope, v_record.ids, v_record.records, v_record.changed, v_record.clocks);
-      perform syncline.end_own_writes();
+      perform syncline.table_put(p_entity_type, v_scope, v_record.ids, v_record.records, v_record.changed, v_record.clocks, v_record.is_new);
     end if;
   end loop;
   for v_scope in

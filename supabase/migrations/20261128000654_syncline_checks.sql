@@ -114,6 +114,10 @@ language sql stable set search_path = '' as $$
   from names n, pg_constraint f
   where f.contype = 'f' and f.conrelid = t.relation and f.confrelid = t.relation
     and not exists (select from unnest(f.conkey, f.confkey) as k(here, there) where k.here = n.scope and k.there = n.scope)
+  union all
+  -- Such an update cannot be told from our own statement.
+  select format('the foreign key %I to itself acts on updates', f.conname)
+  from pg_constraint f where f.contype = 'f' and f.conrelid = t.relation and f.confrelid = t.relation and f.confupdtype not in ('a', 'r')
 $$;
 
 -- Whether a type's JSON is not what it can be read from, or depends on the session.

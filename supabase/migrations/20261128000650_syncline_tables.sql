@@ -58,24 +58,26 @@ alter table syncline.scope_form        enable row level security;
 -- `new_row` is what the operation asks for, before defaults and triggers.
 create type syncline.change as (operation text, entity_id text, old_row jsonb, new_row jsonb);
 
--- The statements that we run on a table are not captured. A setting alone could be made by anybody who wants a write to pass
--- unnoticed; this one holds a key that only the functions of this schema can read, bound to the transaction, so what is seen
--- of it is of no use later. What triggers do meanwhile is not ours: it runs deeper.
-create function syncline.own_mark() returns text
+-- The statements by which we write rows are not captured. A setting alone could be made by anybody who wants a write to pass unnoticed;
+-- this one holds a key that only the functions of this schema can read, bound to the transaction and the table, so what is seen
+-- of it is of no use later. What triggers do meanwhile is not ours: it runs deeper, or, where a foreign key acts, on another table.
+-- Our deletions are captured like anybody's, for what they may do to a table that refers to itself; they are found to be known.
+create function syncline.own_mark(p_relation oid) returns text
 language sql stable set search_path = '' as $$
-  select encode(sha256(k.key || convert_to(pg_current_xact_id()::text, 'UTF8')), 'hex') from syncline.capture_key k
+  select encode(sha256(k.key || convert_to(concat_ws('/', pg_current_xact_id(), p_relation), 'UTF8')), 'hex') from syncline.capture_key k
 $$;
 
-create function syncline.is_own_write() returns boolean
+create function syncline.is_own_write(p_relation oid) returns boolean
 language plpgsql stable set search_path = '' as $$
+declare
+  v_mark constant text := coalesce(current_setting('syncline.applying', true), '');
 begin
-  return pg_trigger_depth() = 1 and current_setting('syncline.applying', true) <> ''
-    and current_setting('syncline.applying', true) = syncline.own_mark();
+  return v_mark <> '' and pg_trigger_depth() = 1 and v_mark = syncline.own_mark(p_relation);
 end
 $$;
 
-create function syncline.begin_own_writes() returns void
-language sql volatile set search_path = '' as $$ select set_config('syncline.applying', syncline.own_mark(), true) $$;
+create function syncline.begin_own_writes(p_relation oid) returns void
+language sql volatile set search_path = '' as $$ select set_config('syncline.applying', syncline.own_mark(p_relation), true) $$;
 
 create function syncline.end_own_writes() returns void
 language sql volatile set search_path = '' as $$ select set_config('syncline.applying', '', true) $$;

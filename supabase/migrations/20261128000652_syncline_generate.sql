@@ -1,10 +1,11 @@
 -- The functions of a registered table. All run with an empty search_path, and with every setting fixed on which the text of a
--- value depends, so that a row gives the same record in every session.
+-- value depends, so that a row gives the same record in every session. Each call is planned for its batch and for the table's size at the
+-- moment: one row and 10,000 want different plans.
 
 create function syncline.fixed_settings() returns text
 language sql immutable set search_path = '' as $$
   select $x$set search_path = '' set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex'
-    set extra_float_digits = '1' $x$
+    set extra_float_digits = '1' set plan_cache_mode = force_custom_plan $x$
 $$;
 
 -- An SQL expression for the record that a row is, from the columns of an alias; where `p_by_field`, columns have the fields' names.
@@ -106,17 +107,18 @@ end$x$, v_mapped, v_type));
     v_names := v_names || quote_ident(t.rest_column);
     v_values := v_values || format('g.record - %s', v_mapped);
   end if;
-  perform syncline.define(v_prefix || 'put', '(p_scope text, p_ids text[], p_records jsonb[], p_changed jsonb[], p_clocks jsonb[])
+  perform syncline.define(v_prefix || 'put', '(p_scope text, p_ids text[], p_records jsonb[], p_changed jsonb[], p_clocks jsonb[], p_new boolean[])
     returns void language plpgsql volatile', format($x$
 begin
+  perform syncline.begin_own_writes(%14$L::regclass);
   with given as materialized (
-    select g.id::%1$s as key, g.record, g.changed, g.clock, f
-    from unnest(p_ids, p_records, p_changed, p_clocks) as g(id, record, changed, clock) %2$s
+    select g.id::%1$s as key, g.record, g.changed, g.clock, g.is_new, f
+    from unnest(p_ids, p_records, p_changed, p_clocks, p_new) as g(id, record, changed, clock, is_new) %2$s
   ), updated as (
-    update %3$s t set %4$s from given g where %5$s = g.key returning t.%6$I as key, %7$s as record
+    update %3$s t set %4$s from given g where %5$s = g.key and not g.is_new returning t.%6$I as key, %7$s as record
   ), inserted as (
     insert into %3$s as t (%8$I, %6$I%9$s)
-    select p_scope, g.key%10$s from given g where not exists (select from %3$s t where %5$s = g.key)
+    select p_scope, g.key%10$s from given g where g.is_new or not exists (select from %3$s t where %5$s = g.key)
     returning t.%6$I as key, %7$s as record
   )
   insert into syncline.captures (scope, entity_type, entity_id)
@@ -124,10 +126,11 @@ begin
   from given g left join (select * from updated union all select * from inserted) w on w.key = g.key
   -- A trigger may have made another row of it, or none.
   where w.key is null or g.record <> w.record and syncline.disagreeing(g.record, (g.record - %12$s) || (%13$s), w.record) is not null;
+  perform syncline.end_own_writes();
 end$x$, t.id_type, v_from_fields, v_table, case when v_sets is null then format('%1$I = t.%1$I', t.id_column) else array_to_string(v_sets, ', ') end,
     v_at_key, t.id_column, syncline.record_expression(t, 't', false), t.scope_column,
     coalesce(', ' || array_to_string(v_names, ', '), ''), coalesce(', ' || array_to_string(v_values, ', '), ''), t.entity_type, v_mapped,
-    syncline.record_expression(t, '(g.f)', true)));
+    syncline.record_expression(t, '(g.f)', true), v_table));
 
   perform syncline.define(v_prefix || 'drop', '(p_scope text, p_ids text[]) returns void language plpgsql volatile', format($x$
 begin
@@ -140,14 +143,19 @@ end$x$, v_table, v_at_key, syncline.keys_expression(t, 'p_ids'), t.id_column, t.
   perform syncline.define(v_prefix || 'clocks', '(p_scope text, p_ids text[], p_clocks jsonb[])
     returns table (entity_id text, record jsonb) language plpgsql volatile', case when t.clock_column is null then 'begin end' else format($x$
 #variable_conflict use_column
+declare
+  v_free text[];
+  v_clocks jsonb[];
 begin
-  return query
-  with free as materialized (
-    select t.%5$I as key, g.clock from %1$s t join unnest(p_ids, p_clocks) as g(id, clock) on %3$s = g.id::%4$s
-    where t.%2$I is distinct from g.clock for no key update of t skip locked
-  )
-  update %1$s t set %2$I = f.clock from free f where %3$s = f.key returning t.%5$I::text, %6$s;
-end$x$, v_table, t.clock_column, v_at_key, t.id_type, t.id_column, syncline.record_expression(t, 't', false)) end);
+  select array_agg(l.id), array_agg(l.clock) into v_free, v_clocks from (
+    select t.%5$I::text as id, g.clock from %1$s t join unnest(p_ids, p_clocks) as g(id, clock) on t.%5$I = g.id::%4$s
+    where %3$s = any (%7$s) and t.%2$I is distinct from g.clock for no key update of t skip locked) l;
+  perform syncline.begin_own_writes(%1$L::regclass);
+  return query update %1$s t set %2$I = g.clock from unnest(v_free, v_clocks) as g(id, clock)
+    where %3$s = g.id::%4$s returning t.%5$I::text, %6$s;
+  perform syncline.end_own_writes();
+end$x$, v_table, t.clock_column, v_at_key, t.id_type, t.id_column, syncline.record_expression(t, 't', false),
+    syncline.keys_expression(t, 'p_ids')) end);
 
   perform syncline.generate_captures(t, v_table);
 end
@@ -167,7 +175,7 @@ begin
   loop
     perform syncline.define(format('table_%s_on_%s', t.id, e.name), '() returns trigger language plpgsql volatile security definer', format($x$
 begin
-  if not syncline.is_own_write() then
+  if not syncline.is_own_write(tg_relid) then
     insert into syncline.captures (scope, entity_type, entity_id)
     select s.scope, %L, s.id from (%s) s where s.scope is not null and s.id is not null;
   end if;
@@ -194,8 +202,8 @@ begin
     ('table_clocks', 'clocks', 'p_scope text, p_ids text[], p_clocks jsonb[]', 'table (entity_id text, record jsonb)', 'p_scope, p_ids, p_clocks'),
     ('table_converted', 'converted', 'p_records jsonb[]', 'jsonb[]', 'p_records'),
     ('table_bad_field', 'bad_field', 'p_record jsonb', 'text', 'p_record'),
-    ('table_put', 'put', 'p_scope text, p_ids text[], p_records jsonb[], p_changed jsonb[], p_clocks jsonb[]', 'void',
-      'p_scope, p_ids, p_records, p_changed, p_clocks'),
+    ('table_put', 'put', 'p_scope text, p_ids text[], p_records jsonb[], p_changed jsonb[], p_clocks jsonb[], p_new boolean[]', 'void',
+      'p_scope, p_ids, p_records, p_changed, p_clocks, p_new'),
     ('table_drop', 'drop', 'p_scope text, p_ids text[]', 'void', 'p_scope, p_ids'),
     ('table_authorize', 'authorize', 'p_claims jsonb, p_changes syncline.change[]', 'boolean[]', 'p_claims, p_changes'))
     as v(name, part, parameters, result, arguments)
