@@ -17,7 +17,8 @@ create type syncline.decided as (
 create type syncline.batch as (
   operations syncline.operation[], known syncline.known[], before syncline.state[], states syncline.state[],
   plain boolean[], outcomes syncline.outcome[], changed boolean[], forked boolean,
-  was_empty boolean                -- none of the entities had a record before
+  was_empty boolean,               -- none of the entities had a record before
+  after syncline.state[]           -- what each operation that is not plain leaves of its record
 );
 
 -- Fetches what the operations touch, and marks the plain ones.

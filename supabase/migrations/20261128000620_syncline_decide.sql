@@ -87,6 +87,7 @@ declare
   v_states syncline.state[] := b.states;
   v_outcomes syncline.outcome[] := b.outcomes;
   v_saved syncline.state[];
+  v_after syncline.state[] := array_fill(null::syncline.state, array[cardinality(b.operations)]);
   o syncline.operation;
   v_decided syncline.decided;
   v_first int := 1;
@@ -151,6 +152,7 @@ begin
           exit;
         end if;
         v_states[o.lane] := v_decided.state;
+        v_after[i] := v_decided.state;
       end loop;
       if v_culprit is not null then
         -- Back to front, so that a record that two members touch is what it was before the first.
@@ -181,6 +183,7 @@ begin
   end loop;
   b.states := v_states;
   b.outcomes := v_outcomes;
+  b.after := v_after;
   return syncline.settled(b);
 end
 $$;

@@ -18,9 +18,8 @@
 -- ever locked, so two pushes cannot deadlock with each other.
 --
 -- What it does not do. It opens no subtransaction, because nothing that it writes can be refused. Registered tables, whose
--- constraints may refuse a write, have their place in `decide`, where a group's records are known and nothing is written: there
--- a group of a registered type writes its rows in a subtransaction, one that fails makes its culprit `rejected`, and after 50 of
--- them, released ones counted, the rest of the push is answered `retry` with `retry_after_ms` 0. Such types are not plain.
+-- constraints may refuse a write, need some: where they are concerned, `apply` takes the place of `decide_all`, and writes their
+-- rows while it decides. Before that, `absorb` makes what others wrote to them the server's writes.
 
 -- Writes what the push changed and decided.
 create function syncline.write(r syncline.request, b syncline.batch, p_head bigint, p_changed bigint, p_now bigint) returns void
@@ -163,6 +162,7 @@ declare
   v_cursor syncline.cursor;
   v_scope syncline.scopes;
   v_device syncline.devices;
+  v_absorbed record;
   b syncline.batch;
   v_changed bigint;
   v_results record;
@@ -206,15 +206,17 @@ begin
     return syncline.problem('server_behind', jsonb_build_object('epoch', v_scope.epoch, 'mark', coalesce(v_device.mark, 0)));
   end if;
 
+  select * into v_absorbed from syncline.absorb(r.scope, v_scope.head, v_now, v_read.operations);
+  v_scope.head := v_absorbed.head;
   b := syncline.load(r, v_read.operations, coalesce(v_device.forgotten_through, 0));
   if b.forked then
     return syncline.problem('device_forked');
   end if;
   if cardinality(b.operations) > 0 then
-    b := syncline.apply_plain(r, b);
-    if false = any (b.plain) then
-      b := syncline.decide(r, b, v_now);
-    end if;
+    b := case
+      when v_absorbed.used = 0 then syncline.decide_all(r, b, v_now)
+      when r.dry_run then syncline.apply_dry(r, b, v_now, v_absorbed.used)
+      else syncline.apply(r, b, v_now, v_absorbed.used) end;
   end if;
   v_changed := coalesce(cardinality(array_positions(b.changed, true)), 0);
   if not r.dry_run then

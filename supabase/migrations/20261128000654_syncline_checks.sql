@@ -185,7 +185,7 @@ language sql stable set search_path = '' as $$
   union all
   select format('its authorize function %s does not take (jsonb, syncline.change[]) and give boolean[]', t.authorize)
   from pg_proc p where p.oid = t.authorize
-    and (p.proargtypes::oid[] <> array['jsonb'::regtype, 'syncline.change[]'::regtype]::oid[] or p.prorettype <> 'boolean[]'::regtype or p.proretset)
+    and (p.pronargs <> 2 or p.proargtypes[0] <> 'jsonb'::regtype or p.proargtypes[1] <> 'syncline.change[]'::regtype or p.prorettype <> 'boolean[]'::regtype or p.proretset)
   union all select * from syncline.column_faults(t)
   union all select * from syncline.key_faults(t)
   union all select * from syncline.policy_faults(t)

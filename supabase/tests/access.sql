@@ -62,7 +62,7 @@ $$, 'every function has an empty search_path');
 select is_empty($$
   select i.indexrelid::regclass from pg_index i join pg_class c on c.oid = i.indrelid
   join pg_attribute a on a.attrelid = c.oid and a.attnum = i.indkey[0]
-  where c.relnamespace = 'syncline'::regnamespace and c.relname not in ('settings', 'entity_types', 'members') and a.attname <> 'scope'
+  where c.relnamespace = 'syncline'::regnamespace and c.relname not in ('settings', 'entity_types', 'members', 'registered_tables', 'capture_key') and a.attname <> 'scope'
 $$, 'every index of data begins with the scope');
 
 -- Roles.

@@ -27,7 +27,7 @@ macro_rules! migration {
 }
 
 /// In order; a released one is never edited.
-pub const MIGRATIONS: [Migration; 15] = [
+pub const MIGRATIONS: [Migration; 21] = [
     migration!("20261128000100", "syncline_schema"),
     migration!("20261128000200", "syncline_values"),
     migration!("20261128000300", "syncline_claims"),
@@ -40,6 +40,12 @@ pub const MIGRATIONS: [Migration; 15] = [
     migration!("20261128000600", "syncline_batch"),
     migration!("20261128000620", "syncline_decide"),
     migration!("20261128000640", "syncline_push"),
+    migration!("20261128000650", "syncline_tables"),
+    migration!("20261128000652", "syncline_generate"),
+    migration!("20261128000654", "syncline_checks"),
+    migration!("20261128000656", "syncline_register"),
+    migration!("20261128000660", "syncline_capture"),
+    migration!("20261128000670", "syncline_apply"),
     migration!("20261128000700", "syncline_pull"),
     migration!("20261128000800", "syncline_maintenance"),
     migration!("20261128000900", "syncline_api"),
