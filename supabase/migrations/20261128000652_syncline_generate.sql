@@ -15,7 +15,7 @@ language sql stable set search_path = '' as $$
   select concat_ws(' || ',
     case when t.rest_column is not null and not p_by_field
       then format('case when jsonb_typeof(%1$s.%2$I) = ''object'' then syncline.without_nulls(%1$s.%2$I) else ''{}'' end', p_alias, t.rest_column) end,
-    'jsonb_strip_nulls((select to_jsonb(x) from (select ' || string_agg(
+    'jsonb_strip_nulls((select to_jsonb(x.*) from (select ' || string_agg(
       -- No device may be sent an integer that it cannot keep: it travels as text.
       case when f.value ->> 'json' = 'large_number'
         then format('case when %1$s.%2$I between -9007199254740991 and 9007199254740991 then to_jsonb(%1$s.%2$I) else to_jsonb(%1$s.%2$I::text) end as %3$I',
@@ -51,7 +51,6 @@ declare
     from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = t.relation);
   v_mapped constant text := (select format('array[%s]::text[]', string_agg(quote_literal(f.key), ', ')) from jsonb_each(t.fields) f);
   v_at_key constant text := format('t.%I = p_scope and t.%I', t.scope_column, t.id_column);
-  v_from_fields constant text := format('cross join lateral jsonb_populate_record(null::%s, g.record) f', v_type);
   v_sets text[];
   v_names text[];
   v_values text[];
@@ -63,19 +62,19 @@ begin
   -- A statement of its own for the lock: it waits, and what comes after it sees what it waited for.
   perform syncline.define(v_prefix || 'rows', '(p_scope text, p_ids text[], p_lock boolean)
     returns table (entity_id text, row_json jsonb, record jsonb) language plpgsql volatile', format($x$
-#variable_conflict use_column
+#variable_conflict use_variable
 begin
   if p_lock then
     perform from %1$s t where %2$s = any (%3$s) order by t.%4$I for no key update;
     return;
   end if;
-  return query select t.%4$I::text, to_jsonb(t), %5$s from %1$s t where %2$s = any (%3$s);
+  return query select t.%4$I::text, to_jsonb(t.*), %5$s from %1$s t where %2$s = any (%3$s);
 end$x$, v_table, v_at_key, syncline.keys_expression(t, 'p_ids'), t.id_column, syncline.record_expression(t, 't', false)));
 
   perform syncline.define(v_prefix || 'converted', '(p_records jsonb[]) returns jsonb[] language sql stable', format(
     'select array_agg(case when g.record is not null then (g.record - %s) || (%s) end order by g.n)
-     from unnest(p_records) with ordinality as g(record, n) %s',
-    v_mapped, syncline.record_expression(t, 'f', true), v_from_fields));
+     from unnest(p_records) with ordinality as g(record, n) cross join lateral jsonb_populate_record(null::%s, g.record) f',
+    v_mapped, syncline.record_expression(t, 'f', true), v_type));
 
   -- Field by field, so that the one at fault is known.
   perform syncline.define(v_prefix || 'bad_field', '(p_record jsonb) returns text language plpgsql stable', format($x$
@@ -109,11 +108,12 @@ end$x$, v_mapped, v_type));
   end if;
   perform syncline.define(v_prefix || 'put', '(p_scope text, p_ids text[], p_records jsonb[], p_changed jsonb[], p_clocks jsonb[], p_new boolean[])
     returns void language plpgsql volatile', format($x$
+#variable_conflict use_variable
 begin
   perform syncline.begin_own_writes(%14$L::regclass);
   with given as materialized (
-    select g.id::%1$s as key, g.record, g.changed, g.clock, g.is_new, f
-    from unnest(p_ids, p_records, p_changed, p_clocks, p_new) as g(id, record, changed, clock, is_new) %2$s
+    select g.id::%1$s as key, g.record, g.changed, g.clock, g.is_new, jsonb_populate_record(null::%2$s, g.record) as f
+    from unnest(p_ids, p_records, p_changed, p_clocks, p_new) as g(id, record, changed, clock, is_new)
   ), updated as (
     update %3$s t set %4$s from given g where %5$s = g.key and not g.is_new returning t.%6$I as key, %7$s as record
   ), inserted as (
@@ -127,12 +127,13 @@ begin
   -- A trigger may have made another row of it, or none.
   where w.key is null or g.record <> w.record and syncline.disagreeing(g.record, (g.record - %12$s) || (%13$s), w.record) is not null;
   perform syncline.end_own_writes();
-end$x$, t.id_type, v_from_fields, v_table, case when v_sets is null then format('%1$I = t.%1$I', t.id_column) else array_to_string(v_sets, ', ') end,
+end$x$, t.id_type, v_type, v_table, case when v_sets is null then format('%1$I = t.%1$I', t.id_column) else array_to_string(v_sets, ', ') end,
     v_at_key, t.id_column, syncline.record_expression(t, 't', false), t.scope_column,
     coalesce(', ' || array_to_string(v_names, ', '), ''), coalesce(', ' || array_to_string(v_values, ', '), ''), t.entity_type, v_mapped,
     syncline.record_expression(t, '(g.f)', true), v_table));
 
   perform syncline.define(v_prefix || 'drop', '(p_scope text, p_ids text[]) returns void language plpgsql volatile', format($x$
+#variable_conflict use_variable
 begin
   with gone as (delete from %1$s t where %2$s = any (%3$s) returning t.%4$I as key)
   insert into syncline.captures (scope, entity_type, entity_id)
@@ -142,7 +143,7 @@ end$x$, v_table, v_at_key, syncline.keys_expression(t, 'p_ids'), t.id_column, t.
   -- Writes the clocks of rows that others wrote; gives the rows as their triggers left them.
   perform syncline.define(v_prefix || 'clocks', '(p_scope text, p_ids text[], p_clocks jsonb[])
     returns table (entity_id text, record jsonb) language plpgsql volatile', case when t.clock_column is null then 'begin end' else format($x$
-#variable_conflict use_column
+#variable_conflict use_variable
 declare
   v_free text[];
   v_clocks jsonb[];

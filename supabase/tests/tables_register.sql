@@ -61,6 +61,19 @@ select is((select count(*) from syncline.captures), 0::bigint, 'a table given up
 select is((select count(*) from pg_proc where pronamespace = 'syncline'::regnamespace and proname ~ '^table_\d'), 0::bigint, 'and nothing generated is left');
 select is(pg_temp.verdicts(pg_temp.push('team', array[pg_temp.op(5, 'update', 'm', '7', '{"anything": "goes"}', '{"server": 99}')])), '0 applied', 'its type goes on without it');
 
+-- Names that are also ours, and names that must be quoted.
+create table public."T ""q""" (scope text not null, id text not null, clock jsonb, t text, f text, g text, x float8, key text, record text, entity_id text, p_scope text, p_ids text,
+  "select" text default 'it''s', "Ä %I" text, n bigint, row_json jsonb, constraint "odd ""key""" primary key (scope, id));
+select is(syncline.register_table('odd', 'public."T ""q"""'), 0::bigint, 'a table of odd names');
+select is(pg_temp.verdicts(pg_temp.push('team', array[pg_temp.op(50, 'create', 'odd', 'a',
+  '{"t": "t", "f": "f", "g": "g", "x": 1, "key": "k", "record": "r", "entity_id": "e", "p_scope": "s", "p_ids": "i", "Ä %I": "ä", "n": 5, "row_json": {"a": null}}')])), '1', 'takes writes');
+select is(pg_temp.changes(pg_temp.pull('team')) -> 'odd/a',
+  '{"t": "t", "f": "f", "g": "g", "x": 1, "key": "k", "record": "r", "entity_id": "e", "p_scope": "s", "p_ids": "i", "Ä %I": "ä", "n": 5, "row_json": {"a": null}, "select": "it''s"}', 'and gives them');
+update public."T ""q""" set x = 2, p_scope = 'y' where id = 'a';
+select is((pg_temp.changes(pg_temp.pull('team')) #>> '{odd/a,x}') || (pg_temp.changes(pg_temp.pull('team')) #>> '{odd/a,p_scope}'), '2y', 'direct ones too');
+select is(pg_temp.verdicts(pg_temp.push('team', array[pg_temp.op(51, 'update', 'odd', 'a', '{"n": "much"}', '{"adaphone": 50, "server": 99}')])), '0 rejected/invalid_value/n', 'and names the field at fault');
+select syncline.unregister_table('odd');
+
 -- Records that were there before their table.
 create table public.t_late (scope text not null, id text not null, clock jsonb, title text, primary key (scope, id));
 select pg_temp.push('team', array[pg_temp.op(6, 'create', 'late', 'a', '{"title": "first"}')]) is not null;
