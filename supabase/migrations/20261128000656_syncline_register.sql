@@ -54,7 +54,7 @@ $$;
 create function syncline.register_table(p_entity_type text, p_table regclass, p_id_column text default 'id', p_scope_column text default 'scope',
   p_clock_column text default 'clock', p_fields jsonb default null, p_rest_column text default null, p_read_only text[] default '{}',
   p_authorize regprocedure default null) returns bigint
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = '' set client_min_messages = 'warning' as $$
 declare
   t syncline.registered_tables;
   v_faults text[];
@@ -127,7 +127,7 @@ begin
   for v_scope in
     select distinct c.scope from syncline.captures c where c.entity_type = p_entity_type and c.fault is null and syncline.is_id(c.scope) order by 1
   loop
-    v_count := v_count + a.changed from syncline.absorb_scope(v_scope) a;
+    v_count := v_count + (select a.changed from syncline.absorb_scope(v_scope) a);
   end loop;
   return v_count;
 end

@@ -302,7 +302,6 @@ declare
   t syncline.registered_tables;
   v record;
   v_allowed boolean[];
-  i int;
 begin
   for t in
     select * from syncline.registered_tables y

@@ -69,7 +69,7 @@ begin
   -- Direct writes first; but no new version may hide that a cursor is ahead of the head.
   if exists (select from syncline.captures c where c.scope = r.scope and c.fault is null)
     and not exists (select from syncline.scopes s where s.scope = r.scope and s.epoch = v_cursor.epoch and s.head < v_cursor.version) then
-    v_more := a.has_more from syncline.absorb_scope(r.scope, 1) a;
+    v_more := (select a.has_more from syncline.absorb_scope(r.scope, 1) a);
   end if;
   loop
     select s as scope, coalesce(d.mark, 0) as mark, d.user_id, usable.yes as usable, p.* into v
