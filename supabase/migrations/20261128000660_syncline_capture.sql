@@ -20,6 +20,9 @@ begin
   head := p_head;
   used := 0;
   has_more := false;
+  if not exists (select from syncline.registered_tables) then
+    return;
+  end if;
   for t in
     select y.entity_type, o.ids from syncline.registered_tables y
     left join (select u.entity_type, array_agg(distinct u.entity_id) as ids from unnest(p_operations) u group by 1) o using (entity_type)
@@ -43,7 +46,8 @@ begin
       select array_agg(g.entity_id order by g.id) as ids, sum(g.captures) as captures into v_taken
       from (select u.entity_id, min(u.id) as id, count(*) as captures from gone u group by 1) g;
       if v_taken.ids is not null then
-        used := used + 3;
+        -- Those of `converted` and `settle_clocks`.
+        used := used + 5;
         head := head + syncline.absorb_rows(p_scope, t.entity_type, v_taken.ids, head, p_now);
         has_more := has_more or v_taken.captures >= c_at_once;
       end if;
