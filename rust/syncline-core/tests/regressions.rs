@@ -139,16 +139,21 @@ fn a_withdrawal_is_named_by_what_waits_behind_it() {
 #[test]
 fn a_mark_that_no_endpoint_can_have_is_not_taken() {
     for mark in [1 << 53, i64::MAX as u64, u64::MAX] {
-        let mut world = World::new(1);
-        let device = world.device("a");
-        world.sync(&device);
-        let body = format!(r#"{{"code":"server_behind","epoch":"other","mark":{mark}}}"#);
-        device.network.next_push(Fault::ours(409, &body));
-        let pin = device.enqueue(NewOperation::create("pin", "p1", "{}")).unwrap();
-        world.sync(&device);
-        world.advance_secs(3600);
-        world.sync(&device);
-        assert_eq!(device.status(&pin.id), OperationStatus::Completed, "{mark}");
-        world.settle(&[&device]);
+        let applied = r#""applied":1,"results":[],"version":2,"server_time":"2026-05-01T12:00:00.000Z""#;
+        for (status, body) in [
+            (409, format!(r#"{{"code":"server_behind","epoch":"other","mark":{mark}}}"#)),
+            (200, format!(r#"{{{applied},"epoch":"other","mark":{mark}}}"#)),
+        ] {
+            let mut world = World::new(1);
+            let device = world.device("a");
+            world.sync(&device);
+            device.network.next_push(Fault::ours(status, &body));
+            let pin = device.enqueue(NewOperation::create("pin", "p1", "{}")).unwrap();
+            world.sync(&device);
+            world.advance_secs(3600);
+            world.sync(&device);
+            assert_eq!(device.status(&pin.id), OperationStatus::Completed, "{body}");
+            world.settle(&[&device]);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use syncline_protocol::{PushResponse, planted};
+use syncline_protocol::{MAX_COUNTER, PushResponse, planted};
 
 /// What a push said about history when it left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) enum Answer {
         /// Its mark for this device.
         mark: u64,
     },
-    /// The mark is missing.
+    /// The mark is missing, or one that no endpoint can have.
     Invalid,
 }
 
@@ -47,7 +47,7 @@ impl Marks {
                 false => Answer::WentBack { epoch: response.epoch.clone(), mark: known.mark },
             };
         }
-        let Some(mark) = response.mark else { return Answer::Invalid };
+        let Some(mark) = response.mark.filter(|mark| *mark <= MAX_COUNTER) else { return Answer::Invalid };
         let overtaken = planted!(MarksByArrival) && self.received.last().is_some_and(|last| mark < *last);
         let repeated = mark <= known.mark || !self.received.insert(mark) || overtaken;
         if response.epoch != known.epoch || (repeated && !planted!(ForgetMarks)) {
