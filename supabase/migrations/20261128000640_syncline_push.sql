@@ -11,7 +11,7 @@
 -- records in memory. Whatever was decided is written by at most five statements, whose number does not depend on the batch.
 --
 -- How concurrent pushes meet. The scope's row is locked (`for update`) before anything of the scope is read, and until the
--- commit. Under READ COMMITTED each statement sees what was committed when it began, so everything read after the lock is
+-- commit. (The device is looked up before as well, so that nobody renews an epoch in the name of somebody else's device.) Under READ COMMITTED each statement sees what was committed when it began, so everything read after the lock is
 -- what the pushes before have left, and nobody else can write it: pushes of a scope are serial. Reading and checking the
 -- request, which needs no table of the scope, happens before the lock. Versions are taken from the locked row, so they are
 -- dense and commit in order: a pull, which reads the row and the changes in one statement, never skips one. Only one scope is

@@ -63,6 +63,37 @@ impl Cluster {
     /// # Panics
     /// See [`Cluster::start`].
     pub fn start_with(durability: Durability, settings: &[&str]) -> Self {
+        let mut cluster = Self::prepare(durability, settings);
+        let mut made = cluster.command("initdb");
+        made.args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"]);
+        succeed(made.arg("--pgdata").arg(cluster.data()));
+        cluster.resume();
+        cluster
+    }
+
+    /// A standby that follows this cluster, asynchronously, until it is promoted.
+    ///
+    /// # Panics
+    /// If the copy cannot be made or started.
+    pub fn standby(&self, durability: Durability) -> Self {
+        let mut standby = Self::prepare(durability, &[]);
+        let mut copy = standby.command("pg_basebackup");
+        copy.args(["--write-recovery-conf", "--checkpoint", "fast", "--no-sync", "--username", SUPERUSER, "--host"]);
+        succeed(copy.arg(self.socket()).arg("--pgdata").arg(standby.data()));
+        standby.resume();
+        standby
+    }
+
+    /// Makes a standby a cluster of its own, on a timeline of its own.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn promote(&self) {
+        succeed(self.command("pg_ctl").args(["promote", "--wait", "--pgdata"]).arg(self.data()));
+    }
+
+    /// A folder with nothing in it, and how a cluster in it would be started.
+    fn prepare(durability: Durability, settings: &[&str]) -> Self {
         let bin = find_binaries().expect("PostgreSQL 15 or later: install it (Debian: apt install postgresql-15)");
         let folder = tempfile::Builder::new().prefix("syncline-pg-").tempdir().expect("a folder can be made");
         let user = unprivileged(folder.path());
@@ -76,18 +107,7 @@ impl Cluster {
         for setting in settings {
             options += &format!(" -c {setting}");
         }
-        let mut cluster = Self { bin, folder, user, options, watch: None };
-        let data = cluster.data();
-        let made = cluster
-            .command("initdb")
-            .args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"])
-            .arg("--pgdata")
-            .arg(&data)
-            .output()
-            .expect("initdb runs");
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        cluster.resume();
-        cluster
+        Self { bin, folder, user, options, watch: None }
     }
 
     /// Starts it again, after [`Cluster::stop`] or [`Cluster::kill`].
@@ -121,8 +141,7 @@ impl Cluster {
         let file = self.data().join("postmaster.pid");
         let text = std::fs::read_to_string(file).expect("it runs");
         let pid = text.lines().next().expect("the first line is the pid").to_owned();
-        let done = self.command("pg_ctl").args(["kill", "KILL", &pid]).output().expect("pg_ctl runs");
-        assert!(done.status.success());
+        succeed(self.command("pg_ctl").args(["kill", "KILL", &pid]));
         self.stop();
     }
 
@@ -156,7 +175,8 @@ impl Cluster {
         self.existing(name)
     }
 
-    fn existing(&self, name: &str) -> Database {
+    /// A database that is there already: of a standby, its primary's.
+    pub fn existing(&self, name: &str) -> Database {
         Database { url: format!("host={} user={SUPERUSER} dbname={name}", self.folder.path().display()) }
     }
 
@@ -229,6 +249,11 @@ impl Database {
     pub fn url(&self) -> &str {
         &self.url
     }
+}
+
+fn succeed(command: &mut Command) {
+    let done = command.output().expect("Postgres's own commands run");
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// The folder of `initdb`, `pg_ctl` and the others.

@@ -348,6 +348,13 @@ fn sorted(value: Value) -> Value {
     }
 }
 
+/// One stream of requests to both.
+pub(crate) fn live(seed: u64, embedded: &mut dyn Host, postgres: &mut dyn Host, words: &mut BTreeMap<String, u64>) {
+    let (random, scope) = (StdRng::seed_from_u64(seed), format!("stream-{seed}"));
+    let (devices, clocks) = (BTreeMap::new(), BTreeMap::new());
+    Stream { hosts: [embedded, postgres], random, scope, now: NOON, devices, clocks, words }.run();
+}
+
 #[test]
 #[expect(clippy::print_stdout, reason = "the last seed before a failure")]
 fn the_same_requests_get_the_same_answers() {
@@ -358,19 +365,7 @@ fn the_same_requests_get_the_same_answers() {
     let mut words = BTreeMap::new();
     for seed in first..first + streams {
         println!("seed {seed}");
-        let random = StdRng::seed_from_u64(seed);
-        let scope = format!("stream-{seed}");
-        let hosts: [&mut dyn Host; 2] = [&mut embedded, &mut postgres];
-        Stream {
-            hosts,
-            random,
-            scope,
-            now: NOON,
-            devices: BTreeMap::new(),
-            clocks: BTreeMap::new(),
-            words: &mut words,
-        }
-        .run();
+        live(seed, &mut embedded, &mut postgres, &mut words);
     }
     println!("{words:?}");
     let missing: Vec<_> = MET.into_iter().filter(|word| words.get(*word).is_none_or(|times| *times < 5)).collect();

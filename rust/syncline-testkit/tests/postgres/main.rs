@@ -6,6 +6,7 @@ mod cluster;
 mod differ;
 mod golden;
 mod pgtap;
+mod teeth;
 mod together;
 mod vectors;
 

@@ -154,3 +154,29 @@ fn a_serialization_failure_is_sent_again_a_few_times() {
     }
     assert_eq!(crate::sql("again", "SELECT string_agg(device_id, ',') FROM syncline.devices"), "d3");
 }
+
+/// §6: "the cluster's timeline … is not the stored one": a promoted standby says so at once, although its control file has not
+/// yet heard of the new timeline.
+#[test]
+fn a_promoted_standby_renews_the_epoch_at_once() {
+    use syncline_testkit::postgres::{Cluster, Durability};
+    let primary = Cluster::start(Durability::None);
+    let old = open(primary.database("app").url());
+    let epoch = epoch(&old);
+    body(&push(&old, &epoch, "d", 1));
+    let standby = primary.standby(Durability::None);
+    let new = open(standby.existing("app").url());
+    let waiting = push(&new, &epoch, "d", 6);
+    assert_eq!((waiting.status, waiting.problem.unwrap().code.as_str()), (503, "unavailable"), "it may not write yet");
+    assert_eq!(ask(&new, "pull", json!({"device_id": "r"})).status, 503);
+
+    standby.promote();
+    let control = standby.sql("app", "SELECT timeline_id FROM pg_control_checkpoint()");
+    let refused = push(&new, &epoch, "d", 6).problem.expect("another history");
+    assert_eq!((refused.code.as_str(), refused.mark), ("server_behind", Some(1)), "control file: timeline {control}");
+    let renewed = json!(refused.epoch);
+    assert_ne!(renewed, epoch);
+    assert_eq!(body(&push(&new, &renewed, "d", 6))["mark"], 2);
+    let page = body(&ask(&new, "pull", json!({"device_id": "r", "epoch": renewed})));
+    assert_eq!(page["changes"].as_array().unwrap().len(), 2 * OPERATIONS);
+}
