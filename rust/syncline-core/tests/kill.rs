@@ -88,3 +88,24 @@ fn a_second_process_takes_over_from_one_that_died() {
     extension.stop().unwrap();
     world.settle(&[&app]);
 }
+
+/// Some file systems forget locks: then two processes drain for a while, and the fence of terms holds alone.
+#[test]
+fn who_has_lost_the_lock_takes_it_again_once_it_is_free() {
+    let mut world = World::new(4);
+    let app = world.device("app");
+    let mut extension = world.process(&app, "extension");
+    app.start().unwrap();
+    world.run_until_idle();
+    app.lock.steal();
+    extension.start().unwrap();
+    write(&extension, 0);
+    world.run_until_idle();
+    assert_eq!(extension.metrics().unwrap().pending, 0, "the thief drains");
+    extension.kill();
+
+    write(&app, 1);
+    world.advance_secs(121);
+    assert_eq!(app.metrics().unwrap().pending, 0, "and then the first one again");
+    world.settle(&[&app]);
+}

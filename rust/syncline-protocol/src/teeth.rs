@@ -202,7 +202,7 @@ mod tests {
             let known = ["counter-example ", "invariant ", "spec §"].iter().any(|kind| source.starts_with(kind));
             assert!(known, "{source}");
         }
-        assert!(Bug::ALL.len() >= 70);
+        assert!(Bug::ALL.len() >= 90);
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl LeftFile<'_> {
         let mut breaches = self.alone(state);
         // Nothing waits, so that the moment does not matter.
         breaches.extend(self.metrics.and_then(|said| queue::metrics(state, said, 0).err()));
-        breaches.extend(check_drained(state).err());
+        breaches.extend(check_drained(state, |_| false).err());
         match server {
             Some(server) => breaches.extend(
                 [

@@ -14,6 +14,7 @@ use syncline_core::transport::{
 use syncline_protocol::{PROTOCOL, Problem, ProblemCode};
 use tokio::sync::oneshot;
 
+use crate::oracle::wire::Wire;
 use crate::server::TestServer;
 use crate::simulation::coverage::Coverage;
 use crate::simulation::hostile::tamper;
@@ -104,6 +105,16 @@ pub struct Network {
     server: TestServer,
     coverage: Coverage,
     state: Arc<Mutex<State>>,
+    /// Two processes on one file have one.
+    tap: Arc<Mutex<Tapped>>,
+}
+
+/// What all processes of one file send and hear, if somebody wants to know.
+#[derive(Default)]
+struct Tapped {
+    wanted: bool,
+    requests: u64,
+    wire: Vec<Wire>,
 }
 
 #[derive(Default)]
@@ -135,7 +146,39 @@ struct Held {
 
 impl Network {
     pub(crate) fn new(device: &str, server: &TestServer, coverage: Coverage) -> Self {
-        Self { device: device.to_owned(), server: server.clone(), coverage, state: Arc::default() }
+        Self { device: device.to_owned(), server: server.clone(), coverage, state: Arc::default(), tap: Arc::default() }
+    }
+
+    /// Notes what is sent and heard from now on.
+    pub(crate) fn listen(&self) {
+        self.tap.lock().wanted = true;
+    }
+
+    /// What is sent and heard here is noted where `of` notes it.
+    pub(crate) fn listen_like(&mut self, of: &Self) {
+        self.tap = Arc::clone(&of.tap);
+    }
+
+    /// What was sent and heard since the last time.
+    pub(crate) fn take_wire(&self) -> Vec<Wire> {
+        std::mem::take(&mut self.tap.lock().wire)
+    }
+
+    fn note_sent(&self, request: &Request) -> u64 {
+        let mut tap = self.tap.lock();
+        tap.requests += 1;
+        let (number, at_ms) = (tap.requests, self.server.clock.elapsed_ms());
+        if tap.wanted {
+            tap.wire.push(Wire::Sent { number, at_ms, request: request.clone() });
+        }
+        number
+    }
+
+    fn note_heard(&self, number: u64, response: &Response) {
+        let (at_ms, mut tap) = (self.server.clock.elapsed_ms(), self.tap.lock());
+        if tap.wanted {
+            tap.wire.push(Wire::Heard { number, at_ms, response: response.clone() });
+        }
     }
 
     /// What happens to the next request. Several are taken in turn.
@@ -204,6 +247,16 @@ impl Network {
             is_awaited: !held.reply.is_closed(),
         });
         held.collect()
+    }
+
+    /// Nothing happens to single requests any more; what is decided about every request still is.
+    pub(crate) fn heal_single(&self) {
+        self.state.lock().next.clear();
+    }
+
+    /// Whether something decides about every request.
+    pub(crate) fn is_scripted(&self) -> bool {
+        self.state.lock().script.is_some()
     }
 
     /// Requests and answers that wait on the way.
@@ -325,11 +378,12 @@ impl Network {
 impl Transport for Network {
     fn send(&self, request: Request, token: Token) -> BoxFuture<'_, Result<Response, TransportError>> {
         Box::pin(async move {
+            let number = self.note_sent(&request);
             // On the way there and on the way back: other things happen meanwhile, a death perhaps.
             other_steps().await;
             let answer = self.exchange(self.shortened(request), token).await;
             other_steps().await;
-            answer
+            answer.inspect(|response| self.note_heard(number, response))
         })
     }
 }

@@ -358,6 +358,11 @@ impl ManualClock {
         error.drift = (permille, elapsed);
     }
 
+    /// Virtual milliseconds since the world began, whatever the clock says.
+    pub(crate) fn elapsed_ms(&self) -> u64 {
+        self.steps.now_ms()
+    }
+
     fn elapsed(&self) -> i64 {
         i64::try_from(self.steps.now_ms()).unwrap_or(i64::MAX)
     }

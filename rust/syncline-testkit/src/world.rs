@@ -34,6 +34,9 @@ pub(crate) const OTHER_SCOPE: &str = "team-2";
 /// See [`OTHER_USER`].
 pub(crate) const OTHER_TOKEN: &str = "other-token";
 
+/// Of [`USER`], who is in another scope only.
+pub(crate) const MOVED_TOKEN: &str = "moved-token";
+
 /// The name of a file on a disk in memory.
 const QUEUE: &str = "queue.db";
 
@@ -80,6 +83,7 @@ impl World {
     fn with(steps: Steps, server: TestServer, place: Place, seed: u64) -> Self {
         server.allow(TOKEN, USER, &[SCOPE]);
         server.allow(OTHER_TOKEN, OTHER_USER, &[OTHER_SCOPE]);
+        server.allow(MOVED_TOKEN, USER, &[OTHER_SCOPE]);
         Self { steps, server, coverage: Coverage::default(), place, seed, devices: 0, shared: BTreeSet::new() }
     }
 
@@ -127,6 +131,7 @@ impl World {
         let mut process =
             self.unopened(name, of.config.clone(), of.lock.clone(), of.machine.as_ref().map(|m| m.disk.clone()));
         process.clock = of.clock.clone();
+        process.network.listen_like(&of.network);
         process.open().map(|()| process)
     }
 
@@ -234,7 +239,7 @@ impl World {
     /// # Panics
     /// With the operations that do.
     pub fn assert_drained(&self, devices: &[&TestDevice]) {
-        devices.iter().for_each(|device| device.holds(check_drained(&device.state())));
+        devices.iter().for_each(|device| device.holds(check_drained(&device.state(), |_| false)));
     }
 
     /// Checks that nothing waits any more and that all replicas equal the server (invariant 5).

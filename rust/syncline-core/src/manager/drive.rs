@@ -93,6 +93,11 @@ impl Shared {
                 }
                 let action = device.driver.next(&mut device.store, now, &*environment.random)?;
                 let at_rest = device.driver.is_at_rest();
+                if device.driver.is_superseded() {
+                    // The lock is another's by now, whatever the system said: only who asks for it anew may go on.
+                    device.guard = None;
+                    device.elsewhere = true;
+                }
                 if (at_rest || planted!(DoubleClaim)) && !device.is_wanted() {
                     device.guard = None;
                 }

@@ -179,6 +179,12 @@ impl Store {
         {
             return Ok(receipt);
         }
+        if planted!(KeyWithoutSequence)
+            && let Some(receipt) =
+                self.find_key(&derived_key(&self.device_id, 0, operation, now.millis()), &operation.content_hash)?
+        {
+            return Ok(receipt);
+        }
         let tail = self.tail()?;
         let sequence = tail.next_sequence;
         let timestamp =

@@ -47,6 +47,7 @@ pub(crate) struct Driver {
     returns: Vec<GiveBack>,
     paused: bool,
     at_rest: bool,
+    superseded: bool,
     prune_at: Option<Timestamp>,
 }
 
@@ -71,6 +72,7 @@ impl Driver {
             returns: Vec::new(),
             paused: false,
             at_rest: false,
+            superseded: false,
             prune_at: None,
         }
     }
@@ -89,6 +91,7 @@ impl Driver {
         self.history += 1;
         self.fresh_after = 0;
         self.at_rest = false;
+        self.superseded = false;
         self.pulling.want();
         Ok(())
     }
@@ -102,7 +105,8 @@ impl Driver {
             return Ok(Action::Wait { until: None });
         }
         let mut device = store.device()?;
-        if device.term != self.term {
+        self.superseded = device.term != self.term;
+        if self.superseded {
             // Somebody else drains under a newer term: nothing that this driver could claim would be its own.
             self.at_rest = true;
             return Ok(Action::Wait { until: None });
@@ -374,6 +378,11 @@ impl Driver {
     /// the user or the network.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.at_rest
+    }
+
+    /// Whether somebody else had begun to drain when this driver was last asked: the process lock was lost.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.superseded
     }
 
     /// Whether one bad operation is being searched among several (for `explain`).

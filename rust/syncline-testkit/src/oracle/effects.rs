@@ -175,9 +175,13 @@ fn forget_base(conflict: &mut Value, told: &BTreeSet<String>) {
     }
 }
 
-/// Invariant 11: what still waits has one that failed or conflicts before it in its lane, among its dependencies or in its group.
-pub(crate) fn check_drained(device: &DeviceState) -> Verdict {
-    let troubled = |row: &OperationRow| matches!(row.status, OperationStatus::Failed | OperationStatus::Conflicted);
+/// Invariants 4 and 11: what still waits has one that failed or conflicts before it in its lane, among its dependencies or in its
+/// group, or one that something refuses: `refused` says which.
+pub(crate) fn check_drained(device: &DeviceState, refused: impl Fn(&OperationRow) -> bool) -> Verdict {
+    let troubled = |row: &OperationRow| {
+        matches!(row.status, OperationStatus::Failed | OperationStatus::Conflicted)
+            || (row.is_waiting() && refused(row))
+    };
     let mut blocked: BTreeSet<u64> =
         device.operations.values().filter(|row| troubled(row)).map(|row| row.sequence).collect();
     loop {
@@ -205,7 +209,9 @@ pub(crate) fn check_drained(device: &DeviceState) -> Verdict {
         .filter(|row| row.is_waiting() && !blocked.contains(&row.sequence))
         .map(|row| row.sequence)
         .collect();
-    hold!(stuck.is_empty(), "liveness: nothing stands in the way of operations {stuck:?}, and they wait");
+    let rule =
+        if device.operations.values().any(|row| row.is_waiting() && refused(row)) { "isolation" } else { "liveness" };
+    hold!(stuck.is_empty(), "{rule}: nothing stands in the way of operations {stuck:?}, and they wait");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::{Map, Value};
 use syncline_core::OperationStatus;
 
@@ -24,6 +24,8 @@ pub(crate) struct DeviceRow {
     pub(crate) scope: String,
     pub(crate) epoch: Option<String>,
     pub(crate) mark: u64,
+    pub(crate) term: u64,
+    pub(crate) cursor: Option<String>,
     pub(crate) cursor_version: u64,
     pub(crate) entity_types: Option<BTreeSet<String>>,
     pub(crate) reset: bool,
@@ -39,7 +41,8 @@ pub(crate) struct OperationRow {
     pub(crate) entity: i64,
     pub(crate) kind: String,
     pub(crate) payload: Option<String>,
-    pub(crate) base_clock: String,
+    pub(crate) before: String,
+    pub(crate) base_clock: BTreeMap<String, u64>,
     pub(crate) timestamp: i64,
     pub(crate) enqueued_at: i64,
     pub(crate) transaction_id: Option<String>,
@@ -56,6 +59,7 @@ pub(crate) struct OperationRow {
     pub(crate) reason: Option<String>,
     pub(crate) survivor: Option<u64>,
     pub(crate) verdict_version: Option<u64>,
+    pub(crate) dot: Option<(String, u64)>,
     pub(crate) ended_at: Option<i64>,
 }
 
@@ -76,7 +80,7 @@ pub(crate) struct EntityRow {
     pub(crate) entity_type: String,
     pub(crate) entity_id: String,
     pub(crate) base: Option<String>,
-    pub(crate) base_clock: String,
+    pub(crate) base_clock: BTreeMap<String, u64>,
     pub(crate) base_version: u64,
     pub(crate) base_confirmed: bool,
     pub(crate) current: Option<String>,
@@ -87,6 +91,8 @@ pub(crate) struct EntityRow {
 pub(crate) struct LedgerRow {
     pub(crate) id: String,
     pub(crate) operation_id: String,
+    pub(crate) entity_type: String,
+    pub(crate) entity_id: String,
     pub(crate) conflict: String,
     pub(crate) resolution: Option<String>,
     pub(crate) reopened_by: Option<String>,
@@ -105,7 +111,7 @@ pub(crate) fn device_state(file: &Connection) -> rusqlite::Result<DeviceState> {
         device: file
             .prepare_cached(
                 "SELECT device_id, scope, epoch, mark, cursor_version, entity_types, reset,
-                          retry_after_until
+                          retry_after_until, term, cursor
                    FROM device",
             )?
             .query_row([], device_row)?,
@@ -114,11 +120,7 @@ pub(crate) fn device_state(file: &Connection) -> rusqlite::Result<DeviceState> {
         dependencies: all(file, "SELECT sequence, depends_on FROM dependencies", |row| Ok((row.get(0)?, row.get(1)?)))?
             .into_iter()
             .collect(),
-        ledger: all(
-            file,
-            "SELECT id, operation_id, conflict, resolution, reopened_by FROM conflicts ORDER BY rowid",
-            ledger_row,
-        )?,
+        ledger: all(file, LEDGER, ledger_row)?,
         counters: file
             .prepare_cached("SELECT completed_total, cancelled_total, conflicts_detected FROM counters")?
             .query_row([], |row| {
@@ -151,16 +153,19 @@ fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
         entity_types: types.map(|text| serde_json::from_str(&text).expect("a list of names")),
         reset: row.get(6)?,
         retry_after_until: row.get(7)?,
+        term: row.get(8)?,
+        cursor: row.get(9)?,
     })
 }
 
 const OPERATIONS: &str =
     "SELECT sequence, id, idempotency_key, key_try, entity, operation, payload, timestamp, enqueued_at, transaction_id, status,
             open, claimed, decided, void, park IS -1, attempts, max_attempts, next_attempt_at, backoff_ms, reason, survivor,
-            verdict_version, ended_at, base_clock
+            verdict_version, ended_at, before, base_clock, dot_device, dot_sequence
      FROM sync_queue";
 
 fn operation_row(row: &Row<'_>) -> rusqlite::Result<OperationRow> {
+    let dot = row.get::<_, Option<String>>(26)?.zip(row.get(27)?);
     let status: String = row.get(10)?;
     Ok(OperationRow {
         sequence: row.get(0)?,
@@ -187,7 +192,9 @@ fn operation_row(row: &Row<'_>) -> rusqlite::Result<OperationRow> {
         survivor: row.get(21)?,
         verdict_version: row.get(22)?,
         ended_at: row.get(23)?,
-        base_clock: row.get(24)?,
+        before: row.get(24)?,
+        base_clock: clock(row, 25)?,
+        dot,
     })
 }
 
@@ -200,6 +207,7 @@ fn entity_row(row: &Row<'_>) -> rusqlite::Result<EntityRow> {
         entity_type: row.get(1)?,
         entity_id: row.get(2)?,
         base: row.get(3)?,
+        base_clock: clock(row, 8)?,
         base_version: row.get(4)?,
         base_confirmed: row.get(5)?,
         current: row.get(6)?,
@@ -208,12 +216,29 @@ fn entity_row(row: &Row<'_>) -> rusqlite::Result<EntityRow> {
     })
 }
 
+const LEDGER: &str =
+    "SELECT id, operation_id, entity_type, entity_id, conflict, resolution, reopened_by FROM conflicts ORDER BY rowid";
+
 fn ledger_row(row: &Row<'_>) -> rusqlite::Result<LedgerRow> {
     Ok(LedgerRow {
         id: row.get(0)?,
         operation_id: row.get(1)?,
-        conflict: row.get(2)?,
-        resolution: row.get(3)?,
-        reopened_by: row.get(4)?,
+        entity_type: row.get(2)?,
+        entity_id: row.get(3)?,
+        conflict: row.get(4)?,
+        resolution: row.get(5)?,
+        reopened_by: row.get(6)?,
     })
+}
+
+/// The clock of an entity's base at this moment; empty if the server never spoke of it.
+pub(crate) fn base_clock(file: &Connection, entity_type: &str, id: &str) -> rusqlite::Result<BTreeMap<String, u64>> {
+    file.prepare_cached("SELECT base_clock FROM entities WHERE entity_type = ?1 AND entity_id = ?2")?
+        .query_row([entity_type, id], |row| clock(row, 0))
+        .optional()
+        .map(Option::unwrap_or_default)
+}
+
+fn clock(row: &Row<'_>, column: usize) -> rusqlite::Result<BTreeMap<String, u64>> {
+    Ok(serde_json::from_str(row.get_ref(column)?.as_str()?).expect("clocks are JSON"))
 }

@@ -25,6 +25,7 @@ pub(crate) fn check(state: &DeviceState, allowed: Allowances) -> Verdict {
     if !allowed.restores {
         lanes(state)?;
     }
+    dependents(state)?;
     if !allowed.copied {
         transactions(state)?;
     }
@@ -137,6 +138,44 @@ fn lanes(state: &DeviceState) -> Verdict {
     Ok(())
 }
 
+/// Cancelled operations are forgotten as completed ones are: what ended more than `age_ms` ago, before the newest `count` that ended
+/// and the newest `count` that completed. Only where time enough has passed for the device to look through them.
+pub(crate) fn forgotten(state: &DeviceState, now_ms: i64, age_ms: i64, count: u64) -> Verdict {
+    let last = enqueued(state);
+    for row in state.operations.values().filter(|row| row.status == OperationStatus::Cancelled) {
+        let Some(ended_at) = row.ended_at.filter(|at| *at < now_ms - age_ms) else { continue };
+        let later = || state.operations.values().filter(|other| other.ended_at.is_some_and(|at| at > ended_at));
+        let completed = later().filter(|other| other.status == OperationStatus::Completed).count() as u64;
+        let stands_alone = row.sequence < last
+            && row.survivor.is_none()
+            && row.transaction_id.is_none()
+            && state.operations.values().all(|other| other.survivor != Some(row.sequence));
+        hold!(
+            !stands_alone || completed < count,
+            "retention: operation {} was cancelled {} s ago, {completed} completed ones have ended since, and it is still there",
+            row.sequence,
+            (now_ms - ended_at) / 1_000
+        );
+    }
+    Ok(())
+}
+
+/// Spec §2: a cancelled dependency fails its dependents, unless it was coalesced.
+fn dependents(state: &DeviceState) -> Verdict {
+    for (sequence, earlier) in &state.dependencies {
+        let (Some(row), Some(other)) = (state.operations.get(sequence), state.operations.get(earlier)) else {
+            continue;
+        };
+        let cancelled = other.status == OperationStatus::Cancelled && other.reason.as_deref() != Some("coalesced");
+        hold!(
+            !(cancelled && row.is_waiting() && !row.void),
+            "order: operation {sequence} is {}, and {earlier}, on which it depends, was cancelled",
+            row.status
+        );
+    }
+    Ok(())
+}
+
 /// Invariant 6, as the device shows it: the members of a transaction stand together.
 fn transactions(state: &DeviceState) -> Verdict {
     let mut groups: BTreeMap<&str, Vec<&OperationRow>> = BTreeMap::new();
@@ -153,6 +192,13 @@ fn transactions(state: &DeviceState) -> Verdict {
             "atomicity: of the transaction that begins with operation {}, {completed} of {} members are completed",
             first.sequence,
             members.len()
+        );
+        let failed = members.iter().filter(|row| row.status == OperationStatus::Failed).count();
+        let waiting = members.iter().filter(|row| row.is_waiting() && !row.void).count();
+        hold!(
+            failed == 0 || waiting == 0,
+            "atomicity: of the transaction that begins with operation {}, {failed} members have failed and {waiting} wait",
+            first.sequence
         );
         let under_way = members.iter().filter(|row| row.status == OperationStatus::InProgress && !row.void).count();
         let whole = members.iter().filter(|row| !row.void).count();

@@ -97,6 +97,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("fault", "a clock jumped"),
     ("fault", "a clock drifts"),
     ("fault", "two processes on one file"),
+    ("fault", "a process lock lost"),
     ("fault", "the app updated"),
     ("fault", "the user switched"),
     ("fault", "a user signed out"),

@@ -1,8 +1,11 @@
 //! Plans from seeds.
 
+use std::collections::VecDeque;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::focus::{FOCUSES, Focus};
 use super::life::TYPES;
 use super::plan::{Action, DiskCall, Hostile, Intent, Kind, Leave, Mishap, Plan, Setting, Step, Wall, Wallet};
 
@@ -26,20 +29,25 @@ struct Trouble {
 impl Plan {
     /// The plan of a seed, of about `length` steps.
     pub fn draw(seed: u64, length: usize) -> Self {
-        let mut draw = Draw(StdRng::seed_from_u64(seed));
-        let copies = draw.one_in(4, 1);
+        let mut draw = Draw::new(seed);
+        let focus = draw.focus;
+        let is = |one: Focus| focus == Some(one);
+        let alone = is(Focus::Lost) || is(Focus::Stolen) || is(Focus::Keys);
+        let copies = is(Focus::Copies) || (!alone && draw.one_in(4, 1));
+        let by_network =
+            [Focus::Overtaken, Focus::Restored, Focus::Waits, Focus::Stolen, Focus::Copies].map(is).contains(&true);
         let trouble = Trouble {
-            network: draw.one_in(8, 7),
-            hostile: draw.one_in(4, 1),
-            walls: draw.one_in(4, 1),
-            deaths: draw.one_in(2, 1),
+            network: !is(Focus::Lost) && (by_network || draw.one_in(8, 7)),
+            hostile: is(Focus::Hostile) || (!is(Focus::Lost) && draw.one_in(4, 1)),
+            walls: is(Focus::Walls) || draw.one_in(4, 1),
+            deaths: is(Focus::Waits) || is(Focus::Deaths) || draw.one_in(2, 1),
             disks: draw.one_in(4, 1),
             copies,
-            restores: draw.one_in(4, 1),
-            clocks: draw.one_in(3, 1),
+            restores: is(Focus::Restored) || is(Focus::Lost) || draw.one_in(4, 1),
+            clocks: is(Focus::Waits) || draw.one_in(3, 1),
             credentials: draw.one_in(4, 1),
-            processes: !copies && draw.one_in(5, 1),
-            users: !copies && draw.one_in(5, 1),
+            processes: is(Focus::Stolen) || (!copies && draw.one_in(5, 1)),
+            users: is(Focus::Keys) || (!copies && draw.one_in(5, 1)),
             server: draw.one_in(4, 1),
         };
         let setting = Setting {
@@ -55,25 +63,65 @@ impl Plan {
             restores: trouble.restores,
             untold_restores: !trouble.network && !trouble.hostile && !copies && trouble.restores,
         };
+        draw.narrow();
         let mut steps = draw.beginning();
         steps.extend((0..length).map(|_| draw.step(trouble, &setting)));
         Self { seed, setting, steps }
     }
 }
 
-struct Draw(StdRng);
+pub(super) struct Draw {
+    random: StdRng,
+    pub(super) focus: Option<Focus>,
+    /// What is still to come of a course of events.
+    pub(super) course: VecDeque<Step>,
+    /// The entity types written to.
+    types: Vec<u8>,
+    /// Of each.
+    entities: u8,
+}
 
 impl Draw {
-    fn below(&mut self, end: u8) -> u8 {
-        self.0.random_range(0..end)
+    fn new(seed: u64) -> Self {
+        let random = StdRng::seed_from_u64(seed);
+        let mut draw = Self { random, focus: None, course: VecDeque::new(), types: Vec::new(), entities: 3 };
+        draw.focus = draw.of(&FOCUSES);
+        draw
     }
 
-    fn one_in(&mut self, all: u8, good: u8) -> bool {
+    pub(super) fn below(&mut self, end: u8) -> u8 {
+        self.random.random_range(0..end)
+    }
+
+    pub(super) fn one_in(&mut self, all: u8, good: u8) -> bool {
         self.below(all) < good
     }
 
-    fn of<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.0.random_range(0..values.len())]
+    pub(super) fn of<T: Copy>(&mut self, values: &[T]) -> T {
+        values[self.random.random_range(0..values.len())]
+    }
+
+    /// In some worlds all write about the same few entities.
+    fn narrow(&mut self) {
+        let mut all: Vec<u8> = (0..TYPES.len() as u8).collect();
+        let manual = TYPES.iter().position(|name| *name == "manual").unwrap_or(0) as u8;
+        // Conflicts that wait for the user are more often than others.
+        all.push(manual);
+        let few = if self.focus == Some(Focus::Manual) { 2 } else { 4 };
+        if self.one_in(few, 1) {
+            self.entities = 1 + self.below(2);
+            self.types = vec![self.of(&all)];
+        } else {
+            self.types = all;
+        }
+        if self.focus == Some(Focus::Manual) {
+            self.types = vec![manual];
+        }
+    }
+
+    /// Above 127: the file's second process, where there is one.
+    pub(super) fn device(&mut self) -> u8 {
+        self.below(24) + if self.one_in(3, 1) { 128 } else { 0 }
     }
 
     /// Most worlds begin with something that all devices have seen: updates and deletes then meet more than nothing.
@@ -89,29 +137,37 @@ impl Draw {
     }
 
     fn step(&mut self, trouble: Trouble, setting: &Setting) -> Step {
+        if let Some(step) = self.of_focus(setting) {
+            return step;
+        }
         loop {
-            // Above 127: the file's second process, where there is one.
-            let device = self.below(24) + if self.one_in(3, 1) { 128 } else { 0 };
-            let step = match self.0.random_range(0..200_u16) {
+            let device = self.device();
+            let step = match self.random.random_range(0..200_u16) {
                 0..44 => Step::Write { device, intent: self.intent(), depends: self.one_in(5, 1) },
                 44..46 => Step::Keyed { device, intent: self.intent(), key: self.below(4) },
                 46..50 => Step::Import { device, intents: self.intents(12) },
                 50..58 => Step::Group { device, members: self.intents(4), now: self.one_in(4, 1) },
-                58..61 => Step::SlowGroup { device, members: self.intents(3), pause: self.below(9) },
+                58..61 => Step::SlowGroup { device, members: self.intents(3), pause: self.below(40) },
                 61..80 => Step::Act { device, action: self.action(), which: self.below(255) },
                 80..86 if trouble.network => Step::Next { device, fault: Mishap::HeldAnswer },
                 86..104 if trouble.network => Step::Next { device, fault: self.of(&Mishap::ALL) },
                 104..107 if trouble.hostile => Step::Next { device, fault: Mishap::Hostile(self.of(&Hostile::ALL)) },
                 107..114 if trouble.network => Step::Release { device, newest: self.one_in(3, 1) },
-                114..117 if trouble.network => Step::Stray { which: self.0.random_range(0..1000) },
+                114..117 if trouble.network => Step::Stray { which: self.random.random_range(0..1000) },
                 117..118 if trouble.walls => Step::Poison { device, wall: self.of(&[Wall::Endpoint, Wall::Firewall]) },
                 118..130 => Step::Process { device },
                 130..132 => Step::Window { device, seconds: self.of(&[1, 5, 25]) },
                 132..138 => Step::Background { device, on: self.one_in(3, 2) },
                 138..141 => Step::Online { device, on: self.one_in(2, 1) },
                 141..143 if trouble.credentials => {
-                    let wallet =
-                        self.of(&[Wallet::Stale, Wallet::Stale, Wallet::Expired, Wallet::Broken, Wallet::Good]);
+                    let wallet = self.of(&[
+                        Wallet::Stale,
+                        Wallet::Expired,
+                        Wallet::Broken,
+                        Wallet::Moved,
+                        Wallet::Good,
+                        Wallet::Stale,
+                    ]);
                     Step::Credential { device, wallet }
                 }
                 143..153 => Step::Some { steps: 1 + self.below(12) },
@@ -127,6 +183,7 @@ impl Draw {
                 },
                 183..184 if trouble.disks => Step::DiskFull { device, on: self.one_in(2, 1) },
                 184..186 if trouble.processes => Step::Second { device, on: self.one_in(3, 2) },
+                186..187 if trouble.processes && self.one_in(2, 1) => Step::Steal { device },
                 186..187 if trouble.deaths => Step::Update { device, after: self.countdown() },
                 187..188 if trouble.users => Step::Switch { device },
                 188..189 if trouble.users => {
@@ -145,12 +202,12 @@ impl Draw {
         }
     }
 
-    fn countdown(&mut self) -> u8 {
+    pub(super) fn countdown(&mut self) -> u8 {
         if self.one_in(3, 1) { 0 } else { self.below(40) }
     }
 
     /// By seconds, hours, or years.
-    fn jump(&mut self) -> i64 {
+    pub(super) fn jump(&mut self) -> i64 {
         const YEAR: i64 = 365 * 86_400;
         self.of(&[-3 * YEAR, -90_000, -3600, -5, 5, 3600, 90_000, 3 * YEAR])
     }
@@ -160,22 +217,21 @@ impl Draw {
         (0..count).map(|_| self.intent()).collect()
     }
 
-    fn intent(&mut self) -> Intent {
+    pub(super) fn intent(&mut self) -> Intent {
         Intent {
             kind: self.of(&[Kind::Create, Kind::Create, Kind::Update, Kind::Update, Kind::Update, Kind::Delete]),
-            entity_type: self.entity_type(),
-            entity: self.below(3),
+            entity_type: self.one_of_types(),
+            entity: self.below(self.entities),
             field: self.below(3),
             value: self.below(10),
         }
     }
 
-    /// One of all; conflicts that wait for the user, more often than others.
-    fn entity_type(&mut self) -> u8 {
-        if self.one_in(6, 1) { 3 } else { self.below(TYPES.len() as u8) }
+    fn one_of_types(&mut self) -> u8 {
+        self.types[self.random.random_range(0..self.types.len())]
     }
 
-    fn action(&mut self) -> Action {
+    pub(super) fn action(&mut self) -> Action {
         use Action::{Cancel, Discard, Merged, Reopen, Retry, TakeLocal, TakeRemote};
         self.of(&[Cancel, Cancel, Cancel, Retry, Retry, Discard, TakeLocal, TakeLocal, TakeRemote, Merged, Reopen])
     }

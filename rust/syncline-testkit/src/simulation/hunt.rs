@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::coverage::Counts;
-use super::life::{Trace, Violation, live};
+use super::life::{Trace, Violation, live, live_steps};
 use super::plan::Plan;
 
 /// Plans that may be tried to make one smaller.
@@ -116,13 +116,39 @@ fn keep_lowest(found: &mut Option<Found>, other: Found) {
     }
 }
 
+/// The first of `seeds` whose plan breaks a rule, on this thread alone, unless `stop` says so before.
+pub fn first(seeds: Range<u64>, length: usize, stop: impl Fn() -> bool) -> Option<Found> {
+    seeds
+        .take_while(|_| !stop())
+        .find_map(|seed| live(&Plan::draw(seed, length)).err().map(|violation| Found { seed, violation }))
+}
+
 /// The smallest plan found that breaks the same rule within `patience`, and what it breaks.
 #[allow(clippy::disallowed_methods, reason = "how long a person waits is measured on a real clock")]
 pub fn shrink(found: &Found, length: usize, patience: Duration) -> (Plan, Violation) {
     let (rule, begun) = (found.violation.rule(), Instant::now());
-    let breaks =
-        |plan: &Plan| begun.elapsed() < patience && live(plan).is_err_and(|violation| violation.rule() == rule);
-    let plan = Plan::draw(found.seed, length).shrink(TRIES, breaks);
-    let violation = live(&plan).err().unwrap_or_else(|| found.violation.clone());
+    let mut violation = found.violation.clone();
+    let early = violation.step < Plan::draw(found.seed, length).steps.len();
+    let mut breaks = |plan: &Plan| {
+        // What was found on the way is looked for on the way: the end of a life takes long.
+        let broken = match begun.elapsed() < patience {
+            true if early => live_steps(plan).err(),
+            true => live(plan).err(),
+            false => None,
+        };
+        let same = broken.filter(|broken| broken.rule() == rule);
+        if let Some(same) = &same {
+            violation = same.clone();
+        }
+        same.is_some()
+    };
+    let mut plan = Plan::draw(found.seed, length);
+    // What would have come after it does not matter.
+    let mut broken_off = plan.clone();
+    broken_off.steps.truncate(found.violation.step + 1);
+    if broken_off.steps.len() < plan.steps.len() && breaks(&broken_off) {
+        plan = broken_off;
+    }
+    let plan = plan.shrink(TRIES, breaks);
     (plan, violation)
 }

@@ -4,24 +4,23 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use syncline_core::transport::Route;
-use syncline_core::{ListQuery, NetworkStatus, OperationStatus};
+use syncline_core::{ListQuery, OperationStatus};
 use syncline_protocol::{ConflictRule, DeleteRule};
 use syncline_server::endpoint::types::TypeConfig;
 
-use super::account::Account;
+use super::account::{Account, retention};
 use super::coverage::{Counts, Coverage};
 use super::plan::{Plan, Setting, Step};
 use super::situations;
 use super::user::decide;
-use super::watched::Watched;
-use std::sync::Arc;
-
+use super::watched::{LOOKED_THROUGH_WITHIN, Watched};
 use crate::model::ServerState;
-use crate::oracle::effects::{ServerView, check_drained};
+use crate::oracle::effects::ServerView;
 use crate::oracle::{Verdict, hold};
 use crate::world::World;
 
@@ -32,10 +31,13 @@ pub const TYPES: [&str; 6] = ["pin", "server_wins", "client_wins", "manual", "de
 const DRAINED_WITHIN: Duration = Duration::from_secs(300 + 60 + 10);
 /// Between two looks whether all have drained.
 const LOOKED_AT_AGAIN: Duration = Duration::from_secs(10);
+/// Where something refuses one payload: how long the search for it may take, each step of it a request that comes to nothing.
+const SEARCHED_WITHIN: Duration = Duration::from_secs(600);
 /// What an endpoint asks for is honoured up to an hour.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
-/// A device that has nothing to send pulls once a minute; under a clock that runs slow, a little later.
-const PULLED_WITHIN: Duration = Duration::from_secs(2 * 60 + 20);
+/// A device that has nothing to send pulls once a minute, under a clock that runs slow a little later; and if its pulls failed, once
+/// the longest backoff is over.
+const PULLED_WITHIN: Duration = Duration::from_secs(300 + 2 * 60 + 20);
 /// How many devices there may be, copies and other users' files included.
 const MOST_DEVICES: usize = 5;
 /// Between two looks whether all agree.
@@ -82,6 +84,21 @@ impl Violation {
 /// # Errors
 /// The first rule that does not hold.
 pub fn live(plan: &Plan) -> Result<Trace, Violation> {
+    lived(plan, |mut life| {
+        life.end()?;
+        life.trace()
+    })
+}
+
+/// Takes a plan's steps, and leaves it at that: what breaks only in the end is not found.
+///
+/// # Errors
+/// The first rule that does not hold.
+pub fn live_steps(plan: &Plan) -> Result<(), Violation> {
+    lived(plan, |_| Ok(()))
+}
+
+fn lived<T>(plan: &Plan, then: impl FnOnce(Life) -> Result<T, String>) -> Result<T, Violation> {
     let taken = Cell::new(0_usize);
     let lived = catch_unwind(AssertUnwindSafe(|| {
         let mut life = Life::new(plan)?;
@@ -90,11 +107,10 @@ pub fn live(plan: &Plan) -> Result<Trace, Violation> {
             life.after_step()?;
             taken.set(taken.get() + 1);
         }
-        life.end()?;
-        life.trace()
+        then(life)
     }));
     let what = match lived {
-        Ok(Ok(trace)) => return Ok(trace),
+        Ok(Ok(value)) => return Ok(value),
         Ok(Err(what)) => what,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
@@ -285,12 +301,16 @@ impl Life {
             self.devices.iter().for_each(|device| device.device.network.release_all());
             self.world.run_until_idle();
         }
-        for device in &self.devices {
-            device.device.network_changed(NetworkStatus::Online { metered: false }).map_err(failed)?;
-            device.device.start().map_err(failed)?;
+        for device in &mut self.devices {
+            device.is_used()?;
         }
         // A server that went back tells each device when it pulls, and what comes of that may be news to all the others.
-        self.drained(if self.setting.restores { DRAINED_WITHIN } else { Duration::ZERO })?;
+        let told = if self.setting.restores { DRAINED_WITHIN } else { Duration::ZERO };
+        self.drained(told)?;
+        if self.devices.iter().any(Watched::has_wall) {
+            self.devices.iter().for_each(|device| device.device.network.heal());
+            self.drained(told)?;
+        }
         for round in 0.. {
             let mut decided = false;
             for device in &mut self.devices {
@@ -310,12 +330,20 @@ impl Life {
         for device in &self.devices {
             check_reads(device).map_err(|what| at(&device.device.name, &what))?;
         }
+        if self.setting.forgetful {
+            self.world.advance(retention(&self.setting).age + 2 * LOOKED_THROUGH_WITHIN);
+            self.check()?;
+            for device in &self.devices {
+                device.check_forgotten(&self.setting).map_err(|what| at(&device.device.name, &what))?;
+            }
+        }
         Ok(())
     }
 
     /// Invariant 5: once everybody has pulled, which they do unasked, all agree.
     fn pulled(&mut self) -> Verdict {
-        let mut left = PULLED_WITHIN;
+        let longest = self.devices.iter().map(Watched::told_to_wait).max().unwrap_or_default();
+        let mut left = PULLED_WITHIN + longest.min(LONGEST_RETRY_AFTER);
         loop {
             let part = PULLED_AGAIN.min(left);
             self.world.advance(part);
@@ -342,7 +370,8 @@ impl Life {
     /// Invariant 11: time passes, nobody writes, and what can go has gone. `at_least`: so much time passes in any case.
     fn drained(&mut self, at_least: Duration) -> Verdict {
         let longest = self.devices.iter().map(Watched::told_to_wait).max().unwrap_or_default();
-        let mut left = DRAINED_WITHIN + longest.min(LONGEST_RETRY_AFTER);
+        let search = if self.devices.iter().any(Watched::has_wall) { SEARCHED_WITHIN } else { Duration::ZERO };
+        let mut left = DRAINED_WITHIN + longest.min(LONGEST_RETRY_AFTER) + search;
         let first = at_least.min(left);
         self.world.advance(first);
         left -= first;
@@ -354,8 +383,7 @@ impl Life {
         }
         self.check()?;
         for device in &mut self.devices {
-            check_drained(device.state()).map_err(|what| at(&device.device.name, &what))?;
-            device.check_no_moment_has_passed().map_err(|what| at(&device.device.name, &what))?;
+            device.check_drained().map_err(|what| at(&device.device.name, &what))?;
         }
         Ok(())
     }
@@ -364,7 +392,7 @@ impl Life {
         for device in &mut self.devices {
             device.read()?;
         }
-        Ok(self.devices.iter().all(|device| check_drained(device.state()).is_ok()))
+        Ok(self.devices.iter().all(|device| device.has_drained().is_ok()))
     }
 
     /// Operations that all devices have recorded.
@@ -444,6 +472,7 @@ fn device_of(step: &Step) -> u8 {
         | Step::DiskFails { device, .. }
         | Step::DiskFull { device, .. }
         | Step::Second { device, .. }
+        | Step::Steal { device }
         | Step::Update { device, .. }
         | Step::Switch { device }
         | Step::SignOut { device, .. }

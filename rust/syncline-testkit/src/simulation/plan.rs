@@ -1,5 +1,5 @@
 //! What happens in a simulated world, as data: drawn from a seed by [`super::draw`], lived by [`super::life`], and made smaller
-//! when it fails.
+//! by [`super::shrink`] when it fails.
 
 /// One thing that happens. Numbers that name something (`device`, `which`) count modulo what there is, so that a plan stays
 /// a plan when steps are left out.
@@ -54,6 +54,8 @@ pub enum Step {
     DiskFull { device: u8, on: bool },
     /// A second process opens the device's file, or closes it.
     Second { device: u8, on: bool },
+    /// The file's process lock is lost by who holds it, who does not notice: another process may take it.
+    Steal { device: u8 },
     /// The app is updated: its process is replaced, and may die at its `after`-th write while it opens the file. (There is one
     /// version of the file so far, so nothing is migrated.)
     Update { device: u8, after: u8 },
@@ -154,6 +156,8 @@ pub enum Wallet {
     Expired,
     /// The provider fails.
     Broken,
+    /// Good for another scope only: the user has left this one.
+    Moved,
     /// Good.
     Good,
 }
@@ -320,31 +324,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The smallest plan found that still fails: parts are left out, ever smaller ones, for as long as `fails` says yes.
-    /// Tries at most `tries` plans.
-    #[must_use]
-    pub fn shrink(&self, mut tries: usize, mut fails: impl FnMut(&Self) -> bool) -> Self {
-        let mut best = self.clone();
-        let mut part = best.steps.len().div_ceil(2);
-        while part > 0 {
-            let mut at = 0;
-            let mut shrunk = false;
-            while at < best.steps.len() {
-                if tries == 0 {
-                    return best;
-                }
-                tries -= 1;
-                let mut smaller = best.clone();
-                smaller.steps.drain(at..(at + part).min(best.steps.len()));
-                if fails(&smaller) {
-                    best = smaller;
-                    shrunk = true;
-                } else {
-                    at += part;
-                }
-            }
-            part = if shrunk && part == 1 { 1 } else { part / 2 };
-        }
-        best
+    /// Its steps, one a line.
+    pub fn lines(&self) -> String {
+        self.steps.iter().map(|step| format!("    {step:?},")).collect::<Vec<_>>().join("\n")
     }
 }

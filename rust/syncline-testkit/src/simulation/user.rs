@@ -86,7 +86,10 @@ fn take(watched: &mut Watched, second: bool, action: Action, id: &str) -> Verdic
             device.resolve_conflict(id, Resolution::Merged(r#"{"f0":4,"f1":4}"#.to_owned()))
         }
     });
-    done.map(drop)
+    if done?.is_some() && matches!(action, Action::Merged | Action::TakeLocal | Action::Retry) {
+        watched.note_resolved(id);
+    }
+    Ok(())
 }
 
 /// What a user does in the end about an operation that failed or conflicts; a decision about a group's other member has decided.

@@ -20,16 +20,20 @@ use super::plan::{DiskCall, Intent, Leave, Setting, Step, Wallet};
 use super::situations;
 use super::user::{act, asked, operation, write};
 use crate::disk::Failure;
-use crate::oracle::effects::ServerView;
+use crate::oracle::changes::{Changes, Clock as VectorClock};
+use crate::oracle::effects::{ServerView, check_drained};
 use crate::oracle::journal::Journal;
-use crate::oracle::observe::{DeviceState, device_state};
+use crate::oracle::observe::{DeviceState, OperationRow, base_clock, device_state};
 use crate::oracle::queue::Allowances;
 use crate::oracle::{Verdict, hold, queue, reasons};
 use crate::steps::Started;
-use crate::world::{TestDevice, World};
+use crate::world::{MOVED_TOKEN, TestDevice, World};
 
 /// Explanations looked at after a step, per device: all of them in turn.
 const EXPLAINED_AT_ONCE: usize = 3;
+
+/// A device that has nothing else to do looks through what has ended once a minute; under a clock that runs slow, a little later.
+pub(super) const LOOKED_THROUGH_WITHIN: Duration = Duration::from_secs(80);
 
 type Events = Arc<Mutex<Vec<OperationEvent>>>;
 
@@ -47,7 +51,14 @@ pub(super) struct Watched {
     /// It dies by a loss of power, once it dies.
     loses_power: bool,
     kept: u64,
+    /// What the platform last reported of the network.
+    online: bool,
+    /// Background processing is on.
+    processing: bool,
     journal: Journal,
+    changes: Changes,
+    /// The file was last held against its changes as it had so many.
+    compared: u64,
     events: Events,
     /// Over everything the app was told.
     told: DefaultHasher,
@@ -75,6 +86,7 @@ type Pulse = (Steps, Steps, i64);
 impl Watched {
     pub(super) fn new(device: TestDevice, account: Account, setting: &Setting) -> Result<Self, String> {
         device.credentials.set(Some(account.token()));
+        device.network.listen();
         let mut watched = Self {
             device,
             second: None,
@@ -86,7 +98,11 @@ impl Watched {
             loses_power: false,
             // A server that goes back returns what was kept to pending.
             kept: if setting.restores { 0 } else { retention(setting).count },
+            online: true,
+            processing: false,
             journal: Journal::default(),
+            changes: Changes::new(setting.restores),
+            compared: 0,
             events: Events::default(),
             told: DefaultHasher::new(),
             receipts: Vec::new(),
@@ -111,6 +127,8 @@ impl Watched {
         copy.journal = self.journal.clone();
         copy.receipts = self.receipts.clone();
         (self.allowed.copied, copy.allowed.copied) = (true, true);
+        self.changes.copied();
+        copy.changes.copied();
         copy.read()?;
         copy.journal.resume(copy.state.as_ref().expect("just read"));
         Ok(copy)
@@ -139,10 +157,13 @@ impl Watched {
         listen(&self.device, &self.events)?;
         self.touched = true;
         self.two_told = self.second.is_some();
+        (self.online, self.processing) = (true, false);
         // Recovering a log writes nothing, and may bring back what nobody was told of.
         self.state = None;
         self.read()?;
-        self.journal.resume(self.state.as_ref().expect("just read"));
+        let state = self.state.as_ref().expect("just read");
+        self.journal.resume(state);
+        self.changes.opened(state);
         Ok(())
     }
 
@@ -183,6 +204,15 @@ impl Watched {
 
     pub(super) fn resolve(&mut self, id: &str) {
         self.journal.resolve(id);
+    }
+
+    /// It goes again on what the app saw, with all of its transaction.
+    pub(super) fn note_resolved(&mut self, id: &str) {
+        let state = self.state.as_ref().expect("looked at");
+        let Some(row) = state.operations.values().find(|row| row.id == id) else { return };
+        let group = |other: &&OperationRow| row.transaction_id.is_some() && other.transaction_id == row.transaction_id;
+        self.changes.resolved(id);
+        state.operations.values().filter(group).for_each(|member| self.changes.resolved(&member.id));
     }
 
     /// A call of the app. What is not possible now is refused with that word; a disk that fails, with one of its own, and only
@@ -237,17 +267,27 @@ impl Watched {
             Step::Kill { after, .. } => self.dies_after(*after, false),
             Step::PowerLoss { after, .. } => self.dies_after(*after, true),
             Step::DiskFails { call, after, .. } => {
+                self.changes.be_lenient();
                 let call = if *call == DiskCall::Sync { Failure::Sync } else { Failure::Write };
                 self.device.fail_disk(call, u64::from(*after));
             }
-            Step::DiskFull { on, .. } => self.device.set_full(*on),
+            Step::DiskFull { on, .. } => {
+                self.changes.be_lenient();
+                self.device.set_full(*on);
+            }
             Step::Jump { seconds, .. } => {
+                self.changes.be_lenient();
                 world.coverage.note("fault", "a clock jumped");
                 chosen.clock.shift(*seconds * 1_000);
             }
             Step::Drift { permille, .. } => {
+                self.changes.be_lenient();
                 world.coverage.note("fault", "a clock drifts");
                 chosen.clock.drift(i64::from(*permille));
+            }
+            Step::Steal { .. } if self.second.is_some() => {
+                self.transitions.note("fault", "a process lock lost");
+                self.device.lock.steal();
             }
             Step::Second { on, .. } => return self.second_process(world, *on),
             Step::Update { after, .. } => return self.update(*after),
@@ -263,7 +303,7 @@ impl Watched {
             Step::Write { intent, depends, .. } => {
                 let after = self.receipts.last().filter(|_| *depends).cloned();
                 let receipt = self.call(second, |device| write(device, *intent, after.as_ref()))?;
-                self.note(receipt.into_iter().collect(), &[*intent]);
+                self.note_own(receipt.into_iter().collect(), &[*intent])?;
             }
             Step::Keyed { intent, key, .. } => {
                 let keyed = operation(*intent).with_key(format!("key-{key}"));
@@ -277,11 +317,11 @@ impl Watched {
             Step::Import { intents, .. } => {
                 let all: Vec<_> = intents.iter().copied().map(operation).collect();
                 let receipts = self.call(second, |device| device.enqueue_all(all))?;
-                self.note(receipts.unwrap_or_default(), intents);
+                self.note_own(receipts.unwrap_or_default(), intents)?;
             }
             Step::Group { members, now: false, .. } => {
-                let receipts = self.call(second, |device| group(device, members, || ()))?;
-                self.note(receipts.unwrap_or_default(), members);
+                let receipts = self.call(second, |device| group(device, members))?;
+                self.note_own(receipts.unwrap_or_default(), members)?;
             }
             Step::SlowGroup { members, pause, .. } => {
                 let pause = || {
@@ -289,8 +329,15 @@ impl Watched {
                         world.steps.step();
                     });
                 };
-                let receipts = self.call(second, |device| group(device, members, pause))?;
-                self.note(receipts.unwrap_or_default(), members);
+                let clocks = Mutex::new(Vec::new());
+                let file = self.device.reader().map_err(storage)?;
+                let asked = |member: &Intent| clocks.lock().push(base_of(&file, *member));
+                let receipts = self.call(second, |device| slow_group(device, members, asked, pause))?;
+                let receipts = receipts.unwrap_or_default();
+                let clocks = clocks.into_inner().into_iter().collect::<rusqlite::Result<Vec<_>>>().map_err(storage)?;
+                let written: Vec<_> = receipts.iter().map(|receipt| receipt.sequence).zip(clocks).collect();
+                self.note_own(receipts, members)?;
+                written.into_iter().for_each(|(sequence, clock)| self.changes.enqueued(sequence, Some(clock)));
             }
             Step::Group { members, now: true, .. } => {
                 let manager = self.manager(second);
@@ -306,11 +353,19 @@ impl Watched {
                 let (manager, deadline) = (self.manager(second), Duration::from_secs(u64::from(*seconds)));
                 self.calls.push(world.start(async move { drop(manager.run_background(deadline).await) }));
             }
-            Step::Background { on: true, .. } => drop(self.call(second, |device| device.start())?),
-            Step::Background { on: false, .. } => drop(self.call(second, |device| device.stop())?),
+            Step::Background { on, .. } => {
+                let first = !second || self.second.is_none();
+                let done = self.call(second, |device| if *on { device.start() } else { device.stop() })?;
+                if first && done.is_some() {
+                    self.processing = *on;
+                }
+            }
             Step::Online { on, .. } => {
                 let status = if *on { NetworkStatus::Online { metered: false } } else { NetworkStatus::Offline };
-                self.call(second, |device| device.network_changed(status))?;
+                let first = !second || self.second.is_none();
+                if self.call(second, |device| device.network_changed(status))?.is_some() && first {
+                    self.online = *on;
+                }
             }
             _ => {}
         }
@@ -321,7 +376,19 @@ impl Watched {
         self.second.as_ref().filter(|_| second).unwrap_or(&self.device).manager()
     }
 
+    /// What was written under no key of the app's own is never the same as something before.
+    fn note_own(&mut self, receipts: Vec<Receipt>, intents: &[Intent]) -> Verdict {
+        for receipt in &receipts {
+            hold!(!receipt.duplicate, "keys: operation {} has the key of an earlier one", receipt.sequence);
+        }
+        self.note(receipts, intents);
+        Ok(())
+    }
+
     fn note(&mut self, receipts: Vec<Receipt>, intents: &[Intent]) {
+        for receipt in receipts.iter().filter(|receipt| !receipt.duplicate) {
+            self.changes.enqueued(receipt.sequence, None);
+        }
         for (receipt, intent) in receipts.iter().zip(intents) {
             self.journal.acknowledge(receipt, asked(*intent));
         }
@@ -336,6 +403,7 @@ impl Watched {
                 credentials.set_fresh(good);
             }
             Wallet::Expired => credentials.set(Some("an expired token")),
+            Wallet::Moved => credentials.set(Some(MOVED_TOKEN)),
             Wallet::Broken => credentials.fail("the sign-in service does not answer"),
             Wallet::Good => credentials.set(Some(good)),
         }
@@ -480,9 +548,48 @@ impl Watched {
         }
         self.device.heal_disk();
         self.loses_power = false;
-        self.device.network.heal();
+        self.device.network.heal_single();
         self.device.credentials.set(Some(self.account.token()));
         if self.signed_out { self.sign_in() } else { Ok(()) }
+    }
+
+    /// It is processed, and the platform has a network. Nothing else wakes what waits: its time comes by itself.
+    pub(super) fn is_used(&mut self) -> Verdict {
+        if !std::mem::replace(&mut self.online, true) {
+            self.device.network_changed(NetworkStatus::Online { metered: false }).map_err(failed)?;
+        }
+        if !std::mem::replace(&mut self.processing, true) {
+            self.device.start().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Something on the way, or the endpoint, dislikes one payload, and everything else has gone.
+    pub(super) fn has_wall(&self) -> bool {
+        self.device.network.is_scripted()
+    }
+
+    /// What ended long ago is gone, where little is kept.
+    pub(super) fn check_forgotten(&self, setting: &Setting) -> Verdict {
+        let kept = retention(setting);
+        let age_ms = i64::try_from((kept.age + LOOKED_THROUGH_WITHIN).as_millis()).unwrap_or(i64::MAX);
+        queue::forgotten(self.state(), self.device.clock.now().millis(), age_ms, kept.count)
+    }
+
+    /// Invariants 4 and 11.
+    pub(super) fn has_drained(&self) -> Verdict {
+        let wall = self.has_wall();
+        let poisoned = |row: &OperationRow| {
+            let holds = |text: &str| text.contains(r#""poison""#);
+            wall && (holds(&row.before) || row.payload.as_deref().is_some_and(holds))
+        };
+        check_drained(self.state(), poisoned)
+    }
+
+    /// The same, once it had time enough.
+    pub(super) fn check_drained(&self) -> Verdict {
+        self.has_drained()?;
+        if self.has_wall() { Ok(()) } else { self.check_no_moment_has_passed() }
     }
 
     fn check_events(&mut self, told_all: bool) -> Verdict {
@@ -525,6 +632,10 @@ impl Watched {
             queue::check(state, self.allowed)?;
             self.journal.check(state, self.kept)?;
         }
+        let wire = self.device.network.take_wire();
+        if std::mem::replace(&mut self.compared, self.seen) != self.seen || !wire.is_empty() {
+            self.changes.check(self.state.as_ref().expect("read"), wire)?;
+        }
         if self.touched { self.check_words() } else { Ok(()) }
     }
 
@@ -547,6 +658,22 @@ impl Watched {
             if let Some(until) = told.until {
                 hold!(until.millis() > now, "explain: operation {} waits until a moment that has passed", row.sequence);
             }
+        }
+        self.check_folded(state)
+    }
+
+    /// What was folded away leads to what it was folded into.
+    fn check_folded(&self, state: &DeviceState) -> Verdict {
+        for row in state.operations.values() {
+            let Some(survivor) = row.survivor.and_then(|survivor| state.operations.get(&survivor)) else { continue };
+            let told = self.device.explain(&row.id).map_err(failed)?;
+            let leads = survivor.survivor.is_some() || told.operation_id == survivor.id;
+            hold!(
+                leads,
+                "explain: operation {} was folded into {}, and does not lead to it",
+                row.sequence,
+                survivor.sequence
+            );
         }
         Ok(())
     }
@@ -600,13 +727,29 @@ fn storage(error: rusqlite::Error) -> String {
     format!("storage: the file cannot be read: {error}")
 }
 
-fn group(device: &TestDevice, members: &[Intent], pause: impl Fn()) -> syncline_core::Result<Vec<Receipt>> {
+fn group(device: &TestDevice, members: &[Intent]) -> syncline_core::Result<Vec<Receipt>> {
+    slow_group(device, members, |_| (), || ())
+}
+
+/// As [`group`], with time between the members; `asked` hears of each before it is added.
+fn slow_group(
+    device: &TestDevice,
+    members: &[Intent],
+    asked: impl Fn(&Intent),
+    pause: impl Fn(),
+) -> syncline_core::Result<Vec<Receipt>> {
     let mut transaction = device.begin_transaction()?;
     for member in members {
+        asked(member);
         transaction.add(operation(*member))?;
         pause();
     }
     transaction.commit_queued()
+}
+
+fn base_of(file: &Connection, intent: Intent) -> rusqlite::Result<VectorClock> {
+    let asked = asked(intent);
+    base_clock(file, &asked.entity_type, &asked.entity_id)
 }
 
 async fn commit_now(manager: SyncManager, members: Vec<syncline_core::NewOperation>) {

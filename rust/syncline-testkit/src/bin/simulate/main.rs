@@ -29,7 +29,7 @@ const SHRINKING: Duration = Duration::from_secs(120);
 #[command(name = "simulate")]
 struct Arguments {
     /// Seeds, as 1..1001 (the end is left out), or one
-    #[arg(long, default_value = "1..1001", value_parser = seeds)]
+    #[arg(long, default_value = "1..1001", value_parser = seeds, overrides_with = "seeds")]
     seeds: Range<u64>,
     /// Steps of each plan
     #[arg(long, default_value_t = 220)]
@@ -55,6 +55,18 @@ struct Arguments {
     /// From how many starting seeds each planted bug must be caught
     #[arg(long, default_value_t = 3)]
     starts: u64,
+    /// Write the table of planted bugs to this file, as Markdown
+    #[arg(long)]
+    table: Option<PathBuf>,
+    /// Note each hunt for a planted bug in this file, and make none that is there already
+    #[arg(long)]
+    resume: Option<PathBuf>,
+    /// How long making the plan of one planted bug smaller may take, in seconds
+    #[arg(long, default_value_t = 120)]
+    patience: u64,
+    /// Print the smallest plan found for each planted bug
+    #[arg(long)]
+    plans: bool,
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {

@@ -56,8 +56,6 @@ pub(crate) fn violation(found: &Found, length: usize) {
     println!("\nseed {seed}, after step {} of {length}: {}", violation.step, violation.what);
     let (plan, violation) = shrink(found, length, super::SHRINKING);
     println!("made smaller: {}\n{:?}", violation.what, plan.setting);
-    for step in &plan.steps {
-        println!("    {step:?},");
-    }
+    println!("{}", plan.lines());
     println!("replay: make simulate SEEDS={seed}");
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 use syncline_core::OperationStatus;
 
 use super::note;
+use crate::oracle::changes::clock_of;
 use crate::oracle::observe::{DeviceState, EntityRow, OperationRow};
 use crate::simulation::coverage::Coverage;
 
@@ -109,9 +110,8 @@ fn changed(before: &DeviceState, after: &DeviceState, was: &OperationRow, row: &
     }
     if was.status == Conflicted && row.status == Pending {
         let seen: Option<Value> = conflict().and_then(|entry| serde_json::from_str(&entry.conflict).ok());
-        let base: Option<Value> =
-            before.entities.get(&row.entity).and_then(|it| serde_json::from_str(&it.base_clock).ok());
-        if seen.map(|seen| seen["their_clock"].clone()) != base {
+        let base = before.entities.get(&row.entity).map(|it| it.base_clock.clone());
+        if seen.map(|seen| clock_of(&seen["their_clock"])) != base {
             note(coverage, 31);
         }
         if was.kind == "update" && row.kind == "create" {
