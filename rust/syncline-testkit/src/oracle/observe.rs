@@ -212,7 +212,6 @@ fn entity_row(row: &Row<'_>) -> rusqlite::Result<EntityRow> {
         base_confirmed: row.get(5)?,
         current: row.get(6)?,
         open_operations: row.get(7)?,
-        base_clock: row.get(8)?,
     })
 }
 
