@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use syncline_core::OperationStatus::{Cancelled, Completed, Conflicted, Failed, Pending};
+use syncline_core::OperationStatus::{Cancelled, Completed, Conflicted, Failed, InProgress, Pending};
 
 use super::observe::{DeviceState, EntityRow, OperationRow};
 use super::wire::{Memory, Wire};
@@ -28,6 +28,8 @@ pub(crate) struct Changes {
     enqueued: BTreeMap<u64, Option<Clock>>,
     /// The app resolved these conflicts since the last look.
     resolved: BTreeSet<String>,
+    /// A process was opened since the last look.
+    opened: bool,
     /// The server goes back in time in this world.
     restores: bool,
     /// There is a copy of the file.
@@ -48,6 +50,7 @@ impl Changes {
             applied: BTreeMap::new(),
             enqueued: BTreeMap::new(),
             resolved: BTreeSet::new(),
+            opened: false,
             restores,
             copied: false,
         }
@@ -64,11 +67,9 @@ impl Changes {
         self.memory.be_lenient();
     }
 
-    /// A process was opened on the file, which says so much.
-    pub(crate) fn opened(&mut self, state: &DeviceState) {
-        if state.device.retry_after_until.is_none() {
-            self.memory.may_speak();
-        }
+    /// A process was opened on the file: of what the one before heard, it knows what that has stored.
+    pub(crate) fn opened(&mut self) {
+        self.opened = true;
     }
 
     /// An operation was enqueued; `clock`: that of its entity's base when it was asked for, if that was not just now.
@@ -85,6 +86,9 @@ impl Changes {
     pub(crate) fn check(&mut self, state: &DeviceState, wire: Vec<Wire>) -> Verdict {
         for wire in wire {
             self.memory.take(wire)?;
+        }
+        if std::mem::take(&mut self.opened) && state.device.retry_after_until.is_none() {
+            self.memory.may_speak();
         }
         // From here on verdicts of an older term are dropped, and so are answers to requests sent under another epoch. What was
         // heard since the last look may have come before that.
@@ -230,7 +234,7 @@ impl Changes {
 
     /// Spec §2, what counts as an attempt. A user's retry starts anew.
     fn attempts(&mut self, old: &OperationRow, row: &OperationRow) -> Verdict {
-        let anew = old.status == Failed && row.status != Failed;
+        let anew = old.status == Failed && matches!(row.status, Pending | InProgress) && !row.void;
         let from = if anew { 0 } else { old.attempts };
         if row.attempts <= from {
             return Ok(());

@@ -97,7 +97,7 @@ impl Memory {
         self.clocks.clear();
     }
 
-    /// A newer term has begun since the last look, or another epoch: the answers to these count for nothing any more.
+    /// A newer term has begun since the last look, or another epoch: the answers to these pushes count for nothing any more.
     pub(crate) fn out_of_date(&mut self, sent_before: &BTreeSet<u64>) {
         for (_, sent) in self.sent.iter_mut().filter(|(number, _)| sent_before.contains(*number)) {
             sent.old = true;
@@ -187,7 +187,8 @@ impl Memory {
     }
 
     fn hears(&mut self, sent: &Sent, at_ms: u64, response: &Response) -> Verdict {
-        if sent.old || response.protocol.is_none() {
+        // A page is stored by whoever hears it, if its cursor still stands; there is no lease on a pull.
+        if response.protocol.is_none() || (sent.old && sent.route == Route::Push) {
             return Ok(());
         }
         let body: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);

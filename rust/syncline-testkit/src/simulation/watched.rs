@@ -161,9 +161,8 @@ impl Watched {
         // Recovering a log writes nothing, and may bring back what nobody was told of.
         self.state = None;
         self.read()?;
-        let state = self.state.as_ref().expect("just read");
-        self.journal.resume(state);
-        self.changes.opened(state);
+        self.journal.resume(self.state.as_ref().expect("just read"));
+        self.changes.opened();
         Ok(())
     }
 
