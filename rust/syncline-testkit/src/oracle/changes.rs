@@ -261,7 +261,7 @@ impl Changes {
             .iter()
             .filter(|entry| entry.entity_type == entity.entity_type && entry.entity_id == entity.entity_id);
         if self.resolved.contains(&row.id) && matches!(old.status, Conflicted | Failed) && row.status == Pending {
-            let met = ledger.clone().filter(|entry| entry.operation_id == row.id).next_back();
+            let met = ledger.clone().rfind(|entry| entry.operation_id == row.id);
             let conflicted = old.status == Conflicted || old.reason.as_deref() == Some("conflict");
             if let Some(entry) = met.filter(|_| conflicted) {
                 let theirs = clock_of(&their_clock(&entry.conflict));
@@ -362,7 +362,9 @@ impl Changes {
                 let dot = (device.clone(), *sequence);
                 let known = stored.get(device).is_some_and(|seen| seen >= sequence)
                     || sent.before.contains(&dot)
-                    || applied.is_some_and(|applied| applied.contains(&dot));
+                    || applied.is_some_and(|applied| applied.contains(&dot))
+                    // Completed and forgotten since the last look.
+                    || self.memory.was_applied(&sent.entity, &dot);
                 hold!(
                     known || self.copied,
                     "clocks: operation {} was sent as if it had seen {dot:?}, which was not applied",

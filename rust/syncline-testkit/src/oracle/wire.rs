@@ -76,8 +76,10 @@ pub(crate) struct Memory {
     pages: BTreeMap<String, Page>,
     /// A pull from the start was under way since the last look.
     reset: bool,
-    /// Clocks sent since the last look: the operation's id, its clock, and the dots that go before it in its batch.
+    /// Clocks sent since the last look.
     clocks: Vec<SentClock>,
+    /// Dots under which this file's operations were heard to have been applied.
+    applied: BTreeMap<Entity, BTreeSet<Dot>>,
 }
 
 /// The clock that an operation was sent with.
@@ -86,8 +88,15 @@ pub(crate) struct SentClock {
     pub(crate) id: String,
     pub(crate) clock: BTreeMap<String, u64>,
     /// The dots of earlier operations of its lane in the same batch.
-    pub(crate) before: BTreeSet<(String, u64)>,
+    pub(crate) before: BTreeSet<Dot>,
+    /// What it is about.
+    pub(crate) entity: Entity,
 }
+
+/// A device id and a sequence.
+pub(crate) type Dot = (String, u64);
+/// A type and an id.
+pub(crate) type Entity = (String, String);
 
 impl Memory {
     /// The file was looked at: it holds this cursor.
@@ -125,6 +134,11 @@ impl Memory {
 
     pub(crate) fn was_reset(&self) -> bool {
         self.reset
+    }
+
+    /// Whether an operation of this file was applied under this dot, as far as was heard.
+    pub(crate) fn was_applied(&self, entity: &Entity, dot: &Dot) -> bool {
+        self.applied.get(entity).is_some_and(|dots| dots.contains(dot))
     }
 
     pub(crate) fn clocks(&self) -> &[SentClock] {
@@ -172,15 +186,16 @@ impl Memory {
 
     fn note_clocks(&mut self, sent: &Sent) {
         let device = sent.body["device_id"].as_str().unwrap_or_default();
-        let lane = |operation: &Value| (operation["entity_type"].to_string(), operation["entity_id"].to_string());
-        let mut dots: BTreeMap<(String, String), BTreeSet<(String, u64)>> = BTreeMap::new();
+        let mut dots: BTreeMap<Entity, BTreeSet<Dot>> = BTreeMap::new();
         for operation in sent.operations() {
-            let before = dots.entry(lane(operation)).or_default();
+            let entity = entity(operation);
+            let before = dots.entry(entity.clone()).or_default();
             let clock = operation["base_clock"].as_object().into_iter().flatten();
             self.clocks.push(SentClock {
                 id: operation["id"].as_str().unwrap_or_default().to_owned(),
                 clock: clock.map(|(id, sequence)| (id.clone(), sequence.as_u64().unwrap_or(0))).collect(),
                 before: before.clone(),
+                entity,
             });
             before.insert((device.to_owned(), operation["sequence"].as_u64().unwrap_or(0)));
         }
@@ -271,6 +286,10 @@ impl Memory {
         for operation in sent.operations() {
             let id = operation["id"].as_str().unwrap_or_default();
             let result = results.get(id).copied();
+            if result.is_none_or(has_effect) {
+                let dot = dot(&sent.body, operation, result);
+                self.applied.entry(entity(operation)).or_default().insert(dot);
+            }
             let heard = self.about(id);
             heard.blamed = None;
             match result {
@@ -287,11 +306,7 @@ impl Memory {
 
 impl Heard {
     fn take(&mut self, result: &Value) {
-        let status = match result["status"].as_str() {
-            Some("already_processed") => result["first"].as_str(),
-            status => status,
-        };
-        match status {
+        match verdict(result) {
             Some("applied" | "merged") => drop(self.decisions.insert("completed")),
             Some("conflict") => self.decisions.extend(["conflicted", "failed", "cancelled"]),
             Some("rejected") => self.decisions.extend(["failed", "cancelled"]),
@@ -299,6 +314,31 @@ impl Heard {
             _ => {}
         }
     }
+}
+
+fn entity(operation: &Value) -> Entity {
+    let name = |member: &str| operation[member].as_str().unwrap_or_default().to_owned();
+    (name("entity_type"), name("entity_id"))
+}
+
+/// The verdict, of a repeated one the first.
+fn verdict(result: &Value) -> Option<&str> {
+    match result["status"].as_str() {
+        Some("already_processed") => result["first"].as_str(),
+        status => status,
+    }
+}
+
+fn has_effect(result: &Value) -> bool {
+    matches!(verdict(result), Some("applied" | "merged"))
+}
+
+/// Under which an operation was applied: the sender's own, unless the result names another.
+fn dot(push: &Value, operation: &Value, result: Option<&Value>) -> Dot {
+    let told = result.and_then(|result| Some((result["device_id"].as_str()?, result["sequence"].as_u64()?)));
+    let own = || (push["device_id"].as_str().unwrap_or_default(), operation["sequence"].as_u64().unwrap_or(0));
+    let (device, sequence) = told.unwrap_or_else(own);
+    (device.to_owned(), sequence)
 }
 
 /// Invariant 9: what an answer says about an operation names no value of it.
@@ -319,6 +359,7 @@ fn time(value: &Value) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use syncline_core::transport::Dialect;
 
     use super::*;
 
@@ -334,7 +375,13 @@ mod tests {
 
     fn response(status: u16, retry_after: Option<&str>, body: &Value) -> Response {
         let body = body.to_string().into_bytes();
-        Response { status, protocol: Some("1".into()), retry_after: retry_after.map(str::to_owned), body }
+        Response {
+            status,
+            protocol: Some("1".into()),
+            retry_after: retry_after.map(str::to_owned),
+            dialect: None,
+            body,
+        }
     }
 
     /// Sends `request` at `at_ms`, and hears `response` at once.
