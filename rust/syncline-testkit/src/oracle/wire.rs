@@ -379,7 +379,7 @@ mod tests {
             status,
             protocol: Some("1".into()),
             retry_after: retry_after.map(str::to_owned),
-            dialect: None,
+            dialect: Dialect::default(),
             body,
         }
     }
