@@ -67,6 +67,11 @@ impl Changes {
         self.memory.be_lenient();
     }
 
+    /// Days have passed: no wait lasts as long.
+    pub(crate) fn slept(&mut self) {
+        self.memory.may_speak();
+    }
+
     /// A process was opened on the file: of what the one before heard, it knows what that has stored.
     pub(crate) fn opened(&mut self) {
         self.opened = true;

@@ -145,7 +145,7 @@ impl Memory {
         &self.clocks
     }
 
-    /// It may have died before it noted what it was told to wait.
+    /// What it was told to wait is over, or it may have died before it noted it.
     pub(crate) fn may_speak(&mut self) {
         self.silent = None;
     }

@@ -182,7 +182,7 @@ impl Life {
             Step::Sleep { days } => {
                 let ms = i64::from(*days) * 86_400_000;
                 world.server.clock.shift(ms);
-                self.devices.iter().for_each(|device| device.device.clock.shift(ms));
+                self.devices.iter_mut().for_each(|device| device.sleep(ms));
             }
             Step::Stray { which } => self.stray(usize::from(*which)),
             Step::ServerDies { after, power } => self.world.server.die_after(u64::from(*after), *power),

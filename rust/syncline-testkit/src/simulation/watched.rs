@@ -568,6 +568,12 @@ impl Watched {
         self.device.network.is_scripted()
     }
 
+    /// Time passes, in which nothing happens.
+    pub(super) fn sleep(&mut self, ms: i64) {
+        self.device.clock.shift(ms);
+        self.changes.slept();
+    }
+
     /// What ended long ago is gone, where little is kept.
     pub(super) fn check_forgotten(&self, setting: &Setting) -> Verdict {
         let kept = retention(setting);
