@@ -80,8 +80,10 @@ impl<F: FnMut(&Plan) -> bool> Search<F> {
 
     fn simplify_setting(&mut self) -> bool {
         let mut simpler = false;
-        for setting in simpler_settings(&self.best.setting) {
-            simpler |= self.take(Plan { setting, ..self.best.clone() });
+        for simplify in SIMPLER_SETTINGS {
+            let mut plan = self.best.clone();
+            simplify(&mut plan.setting);
+            simpler |= plan != self.best && self.take(plan);
         }
         simpler
     }
@@ -117,21 +119,17 @@ fn simpler_steps(step: &Step) -> Vec<Step> {
     }
 }
 
-/// Each with one thing less out of the ordinary.
-fn simpler_settings(setting: &Setting) -> Vec<Setting> {
-    let same = || setting.clone();
-    let all = [
-        Setting { devices: 2, ..same() },
-        Setting { devices: setting.devices.saturating_sub(1).max(2), ..same() },
-        Setting { forgetful: false, ..same() },
-        Setting { send_before: false, ..same() },
-        Setting { filtered: false, ..same() },
-        Setting { small_batches: false, ..same() },
-        Setting { short_pages: false, ..same() },
-        Setting { coalesce: true, ..same() },
-    ];
-    all.into_iter().filter(|simpler| simpler != setting).collect()
-}
+/// Each takes one thing out of the ordinary away.
+const SIMPLER_SETTINGS: [fn(&mut Setting); 8] = [
+    |setting| setting.devices = 2,
+    |setting| setting.devices = setting.devices.saturating_sub(1).max(2),
+    |setting| setting.forgetful = false,
+    |setting| setting.send_before = false,
+    |setting| setting.filtered = false,
+    |setting| setting.small_batches = false,
+    |setting| setting.short_pages = false,
+    |setting| setting.coalesce = true,
+];
 
 #[cfg(test)]
 mod tests {
