@@ -163,7 +163,7 @@ mod tests {
         let plan = Plan::draw(7, 120);
         let _ = plan.shrink(5, |_| {
             tried += 1;
-            true
+            false
         });
         assert_eq!(tried, 5);
     }
