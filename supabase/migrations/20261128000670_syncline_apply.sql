@@ -117,7 +117,8 @@ begin
       select l.*, coalesce(lag(l.state) over (partition by l.lane order by l.n), v_before[l.lane]) as old from last_ones l
     )
     select array_agg(row(s.n, s.start, s.entity_type, s.rank, s.entity_id, case when (s.state).deleted is null then (s.state).payload end,
-        syncline.changed_fields(case when (s.old).deleted is null then coalesce((s.old).payload, '{}') else '{}' end, (s.state).payload),
+        syncline.changed_fields(case when (s.old).deleted is null then coalesce((s.old).payload, '{}') else '{}' end,
+          case when (s.state).deleted is null then (s.state).payload else '{}' end),
         syncline.clock_of((s.state).fields, (s.state).created, (s.state).deleted),
         (s.old).created is null or (s.old).deleted is not null)::syncline.row_write order by s.n)
     from steps s
@@ -134,6 +135,15 @@ declare
   t record;
 begin
   set constraints all deferred;
+  -- Rows that are deleted and made again, on the way.
+  for t in
+    select w.entity_type, array_agg(w.entity_id) as ids from (
+      select u.entity_type, u.entity_id, u.rank from unnest(p_writes) u group by u.entity_type, u.entity_id, u.rank
+      having bool_or(u.is_new) and not (array_agg(u.is_new order by u.n))[1] and (array_agg(u.record is null order by u.n desc))[1] = false) w
+    group by 1, w.rank order by w.rank desc, w.entity_type
+  loop
+    perform syncline.table_drop(t.entity_type, p_scope, t.ids);
+  end loop;
   for t in
     select w.entity_type, w.rank, array_agg(w.entity_id order by w.n) as ids, array_agg(w.record order by w.n) as records,
       array_agg(w.changed order by w.n) as changed, array_agg(w.clock order by w.n) as clocks,
@@ -144,7 +154,7 @@ begin
         case when cardinality(l.changed) = 1 then l.changed[1]
           else (select jsonb_object_agg(k.key, true) from unnest(l.changed) as c(fields) cross join lateral jsonb_object_keys(c.fields) as k(key)) end as changed
       from (select (array_agg(u order by u.n desc))[1] as last, array_agg(u.changed) as changed,
-        (array_agg(u.is_new order by u.n))[1] as is_new from unnest(p_writes) u group by u.entity_type, u.entity_id) l) w
+        bool_or(u.is_new) as is_new from unnest(p_writes) u group by u.entity_type, u.entity_id) l) w
     where w.record is not null group by 1, 2 order by w.rank, w.entity_type
   loop
     perform syncline.table_put(t.entity_type, p_scope, t.ids, t.records, t.changed, t.clocks, t.is_new);

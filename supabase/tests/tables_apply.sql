@@ -127,12 +127,18 @@ select is(pg_temp.verdicts(pg_temp.push('team', array[
 select is((select string_agg(id, ' ') from public.test_pins where id ~ '^w'), 'w3', 'and not in the table');
 select is((select count(*) from syncline.operations where operation_id in ('op-241', 'op-242')), 0::bigint, 'nor is a verdict stored for them');
 
+-- Deleted and made again in one push: nothing of the old row is left.
+select is(pg_temp.verdicts(pg_temp.push('team', array[pg_temp.op(260, 'create', 'pin', 'r1', '{"title": "x", "lat": 1, "state": "z"}')])), '1', 'a row');
+select is(pg_temp.verdicts(pg_temp.push('team', array[pg_temp.op(261, 'delete', 'pin', 'r1', null, '{"adaphone": 260, "server": 999}'),
+  pg_temp.op(262, 'create', 'pin', 'r1', '{"title": "new"}', '{"adaphone": 261, "server": 999}')])), '0 applied applied', 'deleted and made again');
+select row_eq($$ select title, lat, state from public.test_pins where id = 'r1' $$, row('new'::text, null::float8, 'open'::text), 'is a new row, with its defaults');
+
 -- Dry runs.
 select is(pg_temp.verdicts(pg_temp.push('team', array[
   pg_temp.op(250, 'create', 'pin', 'd1', '{"title": "x"}'), pg_temp.op(251, 'create', 'pin', 'd2', '{"lat": 1}')], '{"dry_run": true}')),
   '1 rejected/invalid_value/title', 'a dry run knows what the tables would say');
 select is((select count(*) from public.test_pins where id ~ '^d'), 0::bigint, 'and writes nothing there');
-select is((select count(*) from syncline.captures), 0::bigint, 'nor anything else');
+select is((select count(*) from syncline.captures where entity_id ~ '^d'), 0::bigint, 'nor anything else');
 
 -- The scope is part of everything.
 select is(pg_temp.verdicts(pg_temp.push('other', array[pg_temp.op(1, 'create', 'pin', 'u1', '{"title": "theirs", "code": "c"}')])), '1', 'another scope has its own ids and codes');

@@ -111,7 +111,7 @@ begin
         return format('round %s: rows and records differ', n);
       elsif exists (select from syncline.scopes s where s.scope ~ 'wild' and s.head < (select max(e.version) from syncline.entities e where e.scope = s.scope)) then
         return format('round %s: a version beyond the head', n);
-      elsif exists (select from syncline.captures) then
+      elsif exists (select from syncline.captures where scope ~ 'wild') then
         return format('round %s: something waits', n);
       end if;
     end if;
