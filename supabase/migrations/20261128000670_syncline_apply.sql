@@ -2,9 +2,9 @@
 --
 -- Mostly every row is as good as its payload. So the whole batch is written first: one statement for each table, parents before
 -- children, then the deletions, children before parents; in one subtransaction. If the database refuses, nothing of it is left, and
--- the groups (transactions, and operations that stand alone) are written one after the other, in the order of the batch, up to
--- the one that is refused; those before it are written again to stay, it is rejected, and the rest goes on. That is two
--- subtransactions for each refusal, never one for each group.
+-- smaller pieces are tried, until one of few groups (transactions, and operations that stand alone) is refused. Its groups are
+-- written one after the other, in the order of the batch, up to the one that is refused; those before it are written again to
+-- stay, it is rejected, and the rest goes on. A refusal costs a few subtransactions; what is accepted costs hardly any.
 --
 -- More than 64 subtransactions of one transaction overflow a cache that all sessions share. So at most 50 are used, released ones
 -- counted; when they are spent, the push commits what it has and answers `retry`, at once, for the rest.
