@@ -1,5 +1,5 @@
 //! What the fuzz targets share. Each target gives bytes to one thing that reads bytes from outside, and judges what comes of it;
-//! how to run them is in CONTRIBUTING.md.
+//! how to run them is in docs/proof.md.
 
 pub mod database;
 pub mod device;

@@ -1,7 +1,7 @@
 //! Mutations that keep JSON whole: what is no JSON is refused in the first line of whatever reads it.
 
 use libfuzzer_sys::fuzzer_mutate;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Changes the JSON text in `data[prefix..size]`, or any bytes if it is none, and now and then. Gives the new size.
 pub fn json(data: &mut [u8], prefix: usize, size: usize, max_size: usize, seed: u32) -> usize {
@@ -10,6 +10,13 @@ pub fn json(data: &mut [u8], prefix: usize, size: usize, max_size: usize, seed: 
     let Some(mut value) = parsed.filter(|_| dice.roll(4) > 0) else { return fuzzer_mutate(data, size, max_size) };
     for _ in 0..=dice.roll(3) {
         let count = count(&value);
+        if dice.roll(4) == 0 {
+            // What stands side by side is about one thing: ids, versions, names. One of them in the place of another.
+            if let Some(Value::Object(members)) = nth(&mut value, &mut dice.roll(count)) {
+                copy_beside(members, &mut dice);
+            }
+            continue;
+        }
         let other = nth(&mut value, &mut dice.roll(count)).cloned().unwrap_or_default();
         if let Some(target) = nth(&mut value, &mut dice.roll(count)) {
             change(target, other, &mut dice);
@@ -69,6 +76,16 @@ fn nth<'v>(value: &'v mut Value, left: &mut usize) -> Option<&'v mut Value> {
         Value::Array(items) => items.iter_mut().find_map(|item| nth(item, left)),
         Value::Object(members) => members.values_mut().find_map(|member| nth(member, left)),
         _ => None,
+    }
+}
+
+/// Puts the value of one member in the place of another's.
+fn copy_beside(members: &mut Map<String, Value>, dice: &mut Dice) {
+    let (from, to) = (dice.roll(members.len()), dice.roll(members.len()));
+    if let Some(value) = members.values().nth(from).cloned()
+        && let Some(target) = members.values_mut().nth(to)
+    {
+        *target = value;
     }
 }
 
