@@ -229,10 +229,10 @@ fn write_table(path: &Path, bugs: &[Bug], hunted: &[Hunted], arguments: &Argumen
         let _ = write!(page, "| `{}` | {} | {} |", bug.name(), bug.source(), bug.breaks());
         let of_bug = || hunted.iter().filter(|hunted| hunted.task.bug == *bug);
         for from in &starts {
-            let caught = of_bug().find(|hunted| hunted.task.from == *from).and_then(|hunted| hunted.caught.as_ref());
-            let _ = match caught {
-                Some(caught) => write!(page, " {}, {} steps |", caught.seed, caught.steps),
-                None => write!(page, " not caught |"),
+            let _ = match of_bug().find(|hunted| hunted.task.from == *from).map(|hunted| hunted.caught.as_ref()) {
+                Some(Some(caught)) => write!(page, " {}, {} steps |", caught.seed, caught.steps),
+                Some(None) => write!(page, " not caught |"),
+                None => write!(page, " not hunted |"),
             };
         }
         let said =
