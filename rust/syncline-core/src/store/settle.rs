@@ -116,6 +116,7 @@ impl Store {
         let response = answer.response;
         let mut counts = SettledCounts::default();
         let mut broken = BTreeSet::new();
+        let mut cancelled = Vec::new();
         let mut applied: BTreeMap<i64, Clock> = BTreeMap::new();
         let mut lanes: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
         for (index, row) in rows.iter().enumerate() {
@@ -133,9 +134,16 @@ impl Store {
             if settled.failed > 0 {
                 broken.extend(row.transaction_id.clone());
             }
+            if settled.cancelled > 0 {
+                cancelled.push(row);
+            }
             counts += settled;
         }
         counts.failed += self.fail_rest(broken, now)?;
+        // Only now: a dependent that was under way with it has its own result by now, and may be waiting again.
+        for row in cancelled {
+            self.after_cancel(row, now)?;
+        }
         if planted!(AckOutsideTransaction) {
             self.run("COMMIT").and_then(|()| self.run("BEGIN IMMEDIATE"))?;
         }
@@ -183,7 +191,6 @@ impl Store {
             Decision::Conflicted | Decision::Rejected(_) if row.void => {
                 self.mark_decided(row)?;
                 self.transition(row, OperationStatus::Cancelled, Why::code("user"), now)?;
-                self.after_cancel(row, now)?;
                 counts.cancelled = 1;
             }
             Decision::Conflicted if row.transaction_id.is_none() => {

@@ -438,6 +438,23 @@ fn dependents_of_a_cancelled_operation_fail_and_a_retry_drops_the_dependency() {
     bench.assert_consistent();
 }
 
+/// What was sent together is answered together: a dependent must fail whatever the order of the results.
+#[test]
+fn a_dependent_that_was_under_way_fails_when_what_it_depends_on_turns_out_withdrawn() {
+    let mut bench = Bench::new().pulled();
+    let one = bench.update("a", r#"{"f":1}"#);
+    let two = bench.enqueue(NewOperation::create("pin", "b", "{}").after(&one));
+    let batch = bench.claim(&[1, 2]);
+    bench.store.cancel(&one.id, bench.now).unwrap();
+    let results = vec![rejected(&one.id, "not_found"), named_result(&two.id, Status::Deferred)];
+    bench.settle(&batch, &response(0, 0, results));
+    assert_eq!(bench.status(&one), OperationStatus::Cancelled);
+    assert_eq!(bench.status(&two), OperationStatus::Failed);
+    assert_eq!(bench.row(two.sequence).reason.as_deref(), Some("dependency_cancelled"));
+    assert_eq!(bench.value("b"), "-");
+    bench.assert_consistent();
+}
+
 /// CE 39: rows of cancelled and folded operations are pruned too, and `forgotten_through` moves on.
 #[test]
 fn ce39_cancelled_operations_are_pruned_too() {
