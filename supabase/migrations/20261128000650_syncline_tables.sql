@@ -18,7 +18,8 @@ create table syncline.registered_tables (
   rest_column   text,
   -- field -> {"column", "type" as it is written, "json" what a value must be, "read_only", "default", "generated"}
   fields        jsonb not null,
-  authorize     regprocedure,
+  -- As it is written, `schema.name(jsonb,syncline.change[])`: upgrades of Postgres do not keep the type `regprocedure`.
+  authorize     text,
   -- Higher than that of every registered table that a foreign key of this one points at: parents are written first.
   rank          int not null default 0
 );

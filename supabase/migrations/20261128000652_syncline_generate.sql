@@ -192,32 +192,42 @@ end$x$, t.entity_type, (select string_agg(format('select r.%I as scope, r.%I::te
 end
 $$;
 
--- What chooses among the tables by the entity type.
+-- What chooses among the tables by the entity type. Where there is nothing to choose from, it gives `nothing`.
 create function syncline.generate_choice() returns void
 language plpgsql volatile set search_path = '' as $$
 declare
   c record;
+  v_head text;
+  v_branches text;
 begin
   for c in select * from (values
-    ('table_rows', 'rows', 'p_scope text, p_ids text[], p_lock boolean', 'table (entity_id text, row_json jsonb, record jsonb)', 'p_scope, p_ids, p_lock'),
-    ('table_clocks', 'clocks', 'p_scope text, p_ids text[], p_clocks jsonb[]', 'table (entity_id text, record jsonb)', 'p_scope, p_ids, p_clocks'),
-    ('table_converted', 'converted', 'p_records jsonb[]', 'jsonb[]', 'p_records'),
-    ('table_bad_field', 'bad_field', 'p_record jsonb', 'text', 'p_record'),
+    ('table_rows', 'rows', 'p_scope text, p_ids text[], p_lock boolean', 'table (entity_id text, row_json jsonb, record jsonb)', 'p_scope, p_ids, p_lock',
+      'select null::text, null::jsonb, null::jsonb where false'),
+    ('table_clocks', 'clocks', 'p_scope text, p_ids text[], p_clocks jsonb[]', 'table (entity_id text, record jsonb)', 'p_scope, p_ids, p_clocks',
+      'select null::text, null::jsonb where false'),
+    ('table_converted', 'converted', 'p_records jsonb[]', 'jsonb[]', 'p_records', 'select null::jsonb[]'),
+    ('table_bad_field', 'bad_field', 'p_record jsonb', 'text', 'p_record', 'select null::text'),
     ('table_put', 'put', 'p_scope text, p_ids text[], p_records jsonb[], p_changed jsonb[], p_clocks jsonb[], p_new boolean[]', 'void',
-      'p_scope, p_ids, p_records, p_changed, p_clocks, p_new'),
-    ('table_drop', 'drop', 'p_scope text, p_ids text[]', 'void', 'p_scope, p_ids'),
-    ('table_authorize', 'authorize', 'p_claims jsonb, p_changes syncline.change[]', 'boolean[]', 'p_claims, p_changes'))
-    as v(name, part, parameters, result, arguments)
+      'p_scope, p_ids, p_records, p_changed, p_clocks, p_new', 'select'),
+    ('table_drop', 'drop', 'p_scope text, p_ids text[]', 'void', 'p_scope, p_ids', 'select'),
+    ('table_authorize', 'authorize', 'p_claims jsonb, p_changes syncline.change[]', 'boolean[]', 'p_claims, p_changes', 'select null::boolean[]'))
+    as v(name, part, parameters, result, arguments, nothing)
   loop
-    execute format('create or replace function syncline.%I(p_entity_type text, %s) returns %s language plpgsql volatile set search_path = '''' as %L',
-      c.name, c.parameters, c.result, format(E'begin\n%s%send', coalesce((
-        select string_agg(format(E'  if p_entity_type = %L then\n    %s %s(%s);\n  end if;\n', t.entity_type,
-          case when c.result like 'table%' then 'return query select * from' when c.result = 'void' then 'perform' else 'return' end,
-          case when c.part = 'authorize' then (select format('%I.%I', n.nspname, p.proname) from pg_proc p
-              join pg_namespace n on n.oid = p.pronamespace where p.oid = t.authorize)
-            else format('syncline.table_%s_%s', t.id, c.part) end, c.arguments), '' order by t.entity_type)
-        from syncline.registered_tables t where c.part <> 'authorize' or t.authorize is not null), ''),
+    select string_agg(format(E'  if p_entity_type = %L then\n    %s %s(%s);\n  end if;\n', t.entity_type,
+        case when c.result like 'table%' then 'return query select * from' when c.result = 'void' then 'perform' else 'return' end,
+        case when c.part = 'authorize' then (select format('%I.%I', n.nspname, p.proname) from pg_proc p
+            join pg_namespace n on n.oid = p.pronamespace where p.oid = to_regprocedure(t.authorize))
+          else format('syncline.table_%s_%s', t.id, c.part) end, c.arguments), '' order by t.entity_type)
+      into v_branches
+    from syncline.registered_tables t where c.part <> 'authorize' or t.authorize is not null;
+    v_head := format('create or replace function syncline.%I(p_entity_type text, %s) returns %s volatile set search_path = '''' ',
+      c.name, c.parameters, c.result);
+    if v_branches is null then
+      execute v_head || format('language sql as %L', c.nothing);
+    else
+      execute v_head || format('language plpgsql as %L', format(E'begin\n%s%send', v_branches,
         case when c.result like 'table%' or c.result = 'void' then '' else E'  return null;\n' end));
+    end if;
   end loop;
   -- Nobody but the functions of this schema calls what was generated.
   for c in

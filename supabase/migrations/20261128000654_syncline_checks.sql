@@ -183,8 +183,10 @@ language sql stable set search_path = '' as $$
   select format('Syncline''s owner %I may not %s its rows', current_user, w.word)
   from unnest(array['select', 'insert', 'update', 'delete']) as w(word) where not has_table_privilege(current_user, t.relation, w.word)
   union all
+  select format('its authorize function %s is gone', t.authorize) where to_regprocedure(t.authorize) is null and t.authorize is not null
+  union all
   select format('its authorize function %s does not take (jsonb, syncline.change[]) and give boolean[]', t.authorize)
-  from pg_proc p where p.oid = t.authorize
+  from pg_proc p where p.oid = to_regprocedure(t.authorize)
     and (p.pronargs <> 2 or p.proargtypes[0] <> 'jsonb'::regtype or p.proargtypes[1] <> 'syncline.change[]'::regtype or p.prorettype <> 'boolean[]'::regtype or p.proretset)
   union all select * from syncline.column_faults(t)
   union all select * from syncline.key_faults(t)

@@ -75,7 +75,7 @@ begin
   t.scope_column := p_scope_column;
   t.clock_column := p_clock_column;
   t.rest_column := p_rest_column;
-  t.authorize := p_authorize;
+  t.authorize := p_authorize::text;
   t.id_type := (select format_type(a.atttypid, null) from pg_attribute a where a.attrelid = p_table and a.attname = p_id_column and not a.attisdropped);
   t.fields := syncline.map_fields(t, p_fields, p_read_only);
   select array_agg(f.fault) into v_faults from syncline.table_faults(t) as f(fault);
