@@ -1,4 +1,4 @@
-//! The verdict on files that real processes left behind, or have open: the [oracle](crate::oracle)'s, as for simulated worlds.
+//! The verdict on files that real processes left behind, or have open: the oracle's, as for simulated worlds.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! What happens in a simulated world, as data: drawn from a seed by [`super::draw`], lived by [`super::life`], and made smaller
-//! by [`super::shrink`] when it fails.
+//! by `shrink.rs` when it fails.
 
 /// One thing that happens. Numbers that name something (`device`, `which`) count modulo what there is, so that a plan stays
 /// a plan when steps are left out.
