@@ -1,41 +1,6 @@
 -- Pull and retention: pages, horizons, the plan.
 begin;
-create extension if not exists pgtap;
-
--- What the tests share: a user with a token, and requests with little in them.
-create schema tests;
-grant usage on schema tests to public;
-update syncline.settings set scope_claim = 'scope';
-
-create function tests.token(p_user text, variadic p_scopes text[]) returns void language sql as $$
-  select set_config('request.jwt.claims', jsonb_build_object('sub', p_user, 'scope', p_scopes)::text, true)
-$$;
-
-create function tests.head(p_scope text, p_device text, p_more jsonb default '{}') returns jsonb language sql as $$
-  select jsonb_build_object('protocol', 1, 'user_id', coalesce(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub', 'ada'),
-    'scope', p_scope, 'device_id', p_device, 'mark', 0, 'sent_at', '2026-05-01T12:00:00Z') || p_more
-$$;
-
-create function tests.op(p_sequence int, p_kind text, p_entity text, p_payload jsonb default null, p_base jsonb default '{}', p_more jsonb default '{}')
-returns jsonb language sql as $$
-  select jsonb_strip_nulls(jsonb_build_object('id', 'op-' || p_sequence, 'idempotency_key', 'key-' || p_sequence, 'sequence', p_sequence,
-      'operation', p_kind, 'entity_type', 'pin', 'entity_id', p_entity, 'base_clock', p_base, 'timestamp', '2026-05-01T11:00:00Z'))
-    || case when p_payload is null then '{}' else jsonb_build_object('payload', p_payload) end || p_more
-$$;
-
-create function tests.pull(p_scope text, p_device text, p_more jsonb default '{}') returns jsonb language sql as $$
-  select public.syncline_pull((tests.head(p_scope, p_device, '{"limit": 1000}') || p_more)::json)::jsonb
-$$;
-
-create function tests.push(p_scope text, p_device text, p_more jsonb, variadic p_operations jsonb[] default '{}') returns jsonb language sql as $$
-  select public.syncline_push((tests.head(p_scope, p_device) || jsonb_build_object('operations', p_operations) || p_more)::json)::jsonb
-$$;
-
--- The epoch of a scope, as a new device hears of it.
-create function tests.epoch(p_scope text) returns jsonb language sql as $$
-  select jsonb_build_object('epoch', tests.pull(p_scope, 'new') -> 'epoch')
-$$;
-
+\ir support/wire.psql
 select * from no_plan();
 select tests.token('ada', 'team');
 select set_config('tests.epoch', tests.epoch('team') ->> 'epoch', true);
