@@ -238,7 +238,8 @@ impl Store {
         let text: Option<String> = self
             .conn
             .prepare_cached(
-                "SELECT conflict FROM conflicts WHERE operation_id = ?1 ORDER BY detected_at DESC, rowid DESC LIMIT 1",
+                // By the order in which they came: the wall clock may have been set back in between.
+                "SELECT conflict FROM conflicts WHERE operation_id = ?1 ORDER BY rowid DESC LIMIT 1",
             )?
             .query_map([operation_id], |row| row.get(0))?
             .next()

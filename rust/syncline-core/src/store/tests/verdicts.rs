@@ -297,6 +297,22 @@ fn ce31_resolving_takes_the_clock_that_the_app_saw() {
 }
 
 #[test]
+fn the_conflict_that_the_app_saw_last_counts_also_when_the_clock_was_set_back() {
+    let mut bench = Bench::new().pulled();
+    let one = bench.update("e", r#"{"f":1}"#);
+    bench.deliver(&[1], 5, vec![conflicted(&one.id, "2", clock(&[("B", 4)]))]);
+    bench.store.resolve_conflict(&one.id, &Resolution::TakeLocal, bench.now).unwrap();
+    bench.now = bench.now.plus_millis(-3 * 86_400_000);
+    let mut second = conflicted(&one.id, "3", clock(&[("B", 9)]));
+    second.conflict.as_mut().unwrap().id = "second".into();
+    bench.deliver(&[1], 6, vec![second]);
+    assert_eq!(bench.status(&one), OperationStatus::Conflicted);
+    bench.store.resolve_conflict(&one.id, &Resolution::TakeLocal, bench.now).unwrap();
+    assert_eq!(bench.claim(&[1]).operations[0].base_clock, clock(&[("B", 9)]));
+    bench.assert_consistent();
+}
+
+#[test]
 fn the_three_ways_to_resolve() {
     for (resolution, status, value) in [
         (Resolution::TakeLocal, OperationStatus::Pending, r#"{"f":1}"#),
