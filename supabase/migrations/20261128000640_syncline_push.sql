@@ -11,11 +11,12 @@
 -- records in memory. Whatever was decided is written by at most five statements, whose number does not depend on the batch.
 --
 -- How concurrent pushes meet. The scope's row is locked (`for update`) before anything of the scope is read, and until the
--- commit. (The device is looked up before as well, so that nobody renews an epoch in the name of somebody else's device.) Under READ COMMITTED each statement sees what was committed when it began, so everything read after the lock is
--- what the pushes before have left, and nobody else can write it: pushes of a scope are serial. Reading and checking the
--- request, which needs no table of the scope, happens before the lock. Versions are taken from the locked row, so they are
--- dense and commit in order: a pull, which reads the row and the changes in one statement, never skips one. Only one scope is
--- ever locked, so two pushes cannot deadlock with each other.
+-- commit. (The device is looked up before as well, so that nobody renews an epoch in the name of somebody else's device.)
+-- Under READ COMMITTED each statement sees what was committed when it began, so everything read after the lock is what the
+-- pushes before have left, and nobody else can write it: pushes of a scope are serial. Reading and checking the request, which
+-- needs no table of the scope, happens before the lock. Versions are taken from the locked row, so they are dense and commit in
+-- order: a pull, which reads the row and the changes in one statement, never skips one. Only one scope is ever locked, so two
+-- pushes cannot deadlock with each other; rows of registered tables, which others write too, are locked after it.
 --
 -- What it does not do. It opens no subtransaction, because nothing that it writes can be refused. Registered tables, whose
 -- constraints may refuse a write, need some: where they are concerned, `apply` takes the place of `decide_all`, and writes their
@@ -28,11 +29,10 @@ begin
   if p_changed > 0 then
     insert into syncline.entities (scope, entity_type, entity_id, version, payload, fields, created, deleted, clock, changed_at, bytes, stored_at)
     select r.scope, o.entity_type, o.entity_id, p_head + row_number() over (order by o.n),
-      s.payload, s.fields, s.created, s.deleted, s.clock, s.changed_at, s.bytes, p_now
+      o.payload, o.fields, o.created, o.deleted, o.clock, o.changed_at, o.bytes, p_now
     from unnest(b.operations, b.states, b.changed) as o(n, lane, alone, id, key, sequence, kind, entity_type, entity_id, hash, octets,
         patch, fault, before, base, at, group_id, depends_on, void, conflict_rule, delete_rule,
         version, payload, fields, created, deleted, clock, changed_at, bytes, changed)
-      cross join lateral (select o.payload, o.fields, o.created, o.deleted, o.clock, o.changed_at, o.bytes) s
     where o.changed
     on conflict (scope, entity_type, entity_id) do update set version = excluded.version, payload = excluded.payload,
       fields = excluded.fields, created = excluded.created, deleted = excluded.deleted, clock = excluded.clock,
