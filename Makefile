@@ -12,10 +12,15 @@ help: ## List the targets
 # What a build needs, or one line that says what is missing.
 PROVIDE := scripts/provide cargo cc
 
+# What the demo's endpoint keeps its data in: an SQLite file, or a private Postgres, which ends with the demo.
+BACKEND ?= sqlite
+ON_POSTGRES := $(filter postgres,$(BACKEND))
+
 .PHONY: demo
-demo: ## Three devices and an endpoint work through a bad day on real data; a checker gives the verdict
-	@$(PROVIDE)
-	@cargo run --locked --quiet -p syncline-cli -- demo $(ARGS)
+demo: ## Three devices and an endpoint work through a bad day on real data; a checker gives the verdict; BACKEND=postgres
+	@case '$(BACKEND)' in sqlite | postgres) ;; *) echo "there is no BACKEND=$(BACKEND): it is sqlite or postgres" >&2; exit 2;; esac
+	@$(PROVIDE) $(if $(ON_POSTGRES),libclang postgres)
+	@cargo run --locked --quiet -p syncline-cli $(if $(ON_POSTGRES),--features chaos) -- demo $(if $(ON_POSTGRES),--backend postgres) $(ARGS)
 
 .PHONY: chaos
 chaos: ## Real processes over a bad network, killed at random for 30 minutes, then every rule; ARGS="--minutes 5 --seed 7"

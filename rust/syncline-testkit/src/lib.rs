@@ -34,7 +34,8 @@
 //! - The `oracle` reads the files and holds them against each other and what the app was told, rule by rule of spec §9:
 //!   [`World::assert_invariants`] for a test's world, a simulated life after every step, [`files::judge`] for files that real
 //!   processes left behind.
-//! - [`postgres::Cluster`] is a private Postgres with Syncline's migrations.
+//! - [`postgres::Cluster`] is a private Postgres with Syncline's migrations; [`server_copy::copy`] makes what is in it a file that
+//!   can be judged.
 
 mod broken;
 pub mod contract;
@@ -49,6 +50,8 @@ mod oracle;
 pub mod postgres;
 pub mod postgrest;
 mod server;
+#[cfg(unix)]
+pub mod server_copy;
 mod server_state;
 pub mod simulation;
 mod steps;

@@ -9,10 +9,10 @@
 //! ```
 //!
 //! The binaries are found by `SYNCLINE_PG_BIN`, `pg_config`, or where Debian puts them. Postgres refuses to run as root: then
-//! it runs as `postgres`, or else as `nobody`. A shell watches the pipe to this process and stops the cluster when it closes,
-//! so that nothing outlives a test that was killed.
+//! it runs as `postgres`, or else as `nobody`. A shell watches the pipe to this process, and when it closes stops the cluster and
+//! removes its files, so that nothing outlives a test that was killed.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -30,12 +30,16 @@ pub enum Durability {
     Full,
 }
 
-/// Starts, says `ready`, and stops when standard input closes.
+/// Makes a cluster where there is none, starts it, says `ready`, and stops it when standard input ends. Who stops it writes a line
+/// first; without one, nobody is there any more to remove the folder.
 const WATCH: &str = r#"
+trap '' PIPE
+test -e "$2/PG_VERSION" || "$1/initdb" --pgdata "$2" --username "$4" --auth trust --encoding UTF8 --locale C --no-sync >/dev/null || exit 1
 "$1/pg_ctl" --pgdata "$2" --log "$2/log" --options "$3" --wait --timeout 120 start >/dev/null 2>&1 || { cat "$2/log" >&2; exit 1; }
 echo ready
-cat >/dev/null
+read -r word
 "$1/pg_ctl" --pgdata "$2" --mode immediate --wait stop >/dev/null 2>&1
+test -n "$word" || rm -rf "$PWD" 2>/dev/null
 "#;
 const SUPERUSER: &str = "postgres";
 const TEMPLATE: &str = "syncline_template";
@@ -64,9 +68,6 @@ impl Cluster {
     /// See [`Cluster::start`].
     pub fn start_with(durability: Durability, settings: &[&str]) -> Self {
         let mut cluster = Self::prepare(durability, settings);
-        let mut made = cluster.command("initdb");
-        made.args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"]);
-        succeed(made.arg("--pgdata").arg(cluster.data()));
         cluster.resume();
         cluster
     }
@@ -116,7 +117,7 @@ impl Cluster {
     /// If it does not start.
     pub fn resume(&mut self) {
         let mut command = self.prepared(Command::new("sh"));
-        command.args(["-c", WATCH, "sh"]).arg(&self.bin).arg(self.data()).arg(&self.options);
+        command.args(["-c", WATCH, "sh"]).arg(&self.bin).arg(self.data()).arg(&self.options).arg(SUPERUSER);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut watch = command.spawn().expect("sh runs");
         let mut line = String::new();
@@ -128,21 +129,28 @@ impl Cluster {
     /// Stops it as a power failure would, but for what the system has not yet written.
     pub fn stop(&mut self) {
         if let Some(mut watch) = self.watch.take() {
-            drop(watch.stdin.take());
+            let told = watch.stdin.take().map(|mut stdin| stdin.write_all(b"stop\n"));
+            drop(told);
             let _ = watch.wait();
         }
     }
 
-    /// Kills every process of it with SIGKILL, in the order postmaster, others.
+    /// Kills every process of it with SIGKILL, all at once: none answers, commits or tidies up any more.
     ///
     /// # Panics
     /// If it does not run.
     pub fn kill(&mut self) {
-        let file = self.data().join("postmaster.pid");
-        let text = std::fs::read_to_string(file).expect("it runs");
-        let pid = text.lines().next().expect("the first line is the pid").to_owned();
-        succeed(self.command("pg_ctl").args(["kill", "KILL", &pid]));
+        let text = std::fs::read_to_string(self.data().join("postmaster.pid")).expect("it runs");
+        let postmaster = text.lines().next().expect("the first line is the pid").to_owned();
+        // One that is stopped starts nobody any more.
+        self.signal("STOP", &postmaster);
+        let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
+        self.signal("KILL", &format!("{postmaster} {}", children.unwrap_or_default()));
         self.stop();
+    }
+
+    fn signal(&self, name: &str, processes: &str) {
+        succeed(self.prepared(Command::new("sh")).args(["-c", &format!("kill -{name} {processes}")]));
     }
 
     /// Makes a database with Syncline's migrations. Names are unique in a cluster.
@@ -196,7 +204,7 @@ impl Cluster {
             .spawn()
             .expect("psql runs");
         let mut stdin = child.stdin.take().expect("it is piped");
-        std::io::Write::write_all(&mut stdin, statements.as_bytes()).expect("psql reads");
+        stdin.write_all(statements.as_bytes()).expect("psql reads");
         drop(stdin);
         let done = child.wait_with_output().expect("psql ends");
         assert!(done.status.success(), "psql: {}", String::from_utf8_lossy(&done.stderr));
@@ -256,16 +264,18 @@ fn succeed(command: &mut Command) {
     assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// The folder of `initdb`, `pg_ctl` and the others.
+/// The folder of `initdb`, `pg_ctl` and the others. Where it is said which, no other will do.
 pub fn find_binaries() -> Option<PathBuf> {
-    let said = std::env::var_os("SYNCLINE_PG_BIN").map(PathBuf::from);
+    let is_whole = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("postgres").exists();
+    if let Some(said) = std::env::var_os("SYNCLINE_PG_BIN") {
+        return Some(PathBuf::from(said)).filter(is_whole);
+    }
     let configured = || {
         let output = Command::new("pg_config").arg("--bindir").output().ok()?;
         Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
     };
     let debian = (15..=18).rev().map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin")));
-    let mut folders = said.into_iter().chain(debian).chain(std::iter::once_with(configured).flatten());
-    folders.find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+    debian.chain(std::iter::once_with(configured).flatten()).find(is_whole)
 }
 
 /// Whom Postgres runs as, if we are root: user and group.

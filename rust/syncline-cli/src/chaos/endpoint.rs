@@ -21,7 +21,7 @@ pub(super) async fn live(mut endpoint: EndpointProcess, stage: &Stage) -> Result
         stage.note("the endpoint is killed");
         stage.count(|tally| tally.endpoint_kills += 1);
         pause(Duration::from_millis(gone)).await;
-        endpoint = EndpointProcess::start(&stage.folder).await?;
+        endpoint = EndpointProcess::start(&stage.folder, None).await?;
         stage.endpoint_moved(endpoint.address);
     }
 }

@@ -61,7 +61,7 @@ impl Stage {
         visible: bool,
     ) -> Result<(Self, EndpointProcess), DemoError> {
         std::fs::write(folder.join("types.json"), configuration().to_string())?;
-        let endpoint = EndpointProcess::start(folder).await?;
+        let endpoint = EndpointProcess::start(folder, None).await?;
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let stage = Self {
             folder: folder.to_owned(),

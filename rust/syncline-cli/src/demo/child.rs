@@ -42,11 +42,12 @@ pub(crate) struct EndpointProcess {
 }
 
 impl EndpointProcess {
-    /// Starts `syncline serve` in `folder` on a port of the system's choice and waits until it listens.
-    pub(crate) async fn start(folder: &Path) -> Result<Self, DemoError> {
+    /// Starts `syncline serve` in `folder` on a port of the system's choice and waits until it listens. Its data
+    /// is in `database`, a Postgres that has the migrations, or else in a file there.
+    pub(crate) async fn start(folder: &Path, database: Option<&str>) -> Result<Self, DemoError> {
         let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
         let (data, config, log) = (path("endpoint.db"), path("types.json"), folder.join("endpoint.log"));
-        let arguments = [
+        let mut arguments = vec![
             "serve",
             "--listen",
             "127.0.0.1:0",
@@ -57,6 +58,7 @@ impl EndpointProcess {
             "--json",
             "--until-stdin-closes",
         ];
+        arguments.extend(database.iter().flat_map(|url| ["--postgres", url]));
         let (child, stdin, mut lines) = start(&arguments, &log)?;
         let failed = || DemoError::Child(format!("the endpoint did not start: see {}", log.display()));
         let ready = lines.next_line().await?.ok_or_else(failed)?;

@@ -1,6 +1,7 @@
 //! `syncline demo`: three devices of one team and an endpoint, each a process of its own, work through a day on real data
 //! while the network between them misbehaves. A checker that shares no code with them reads their files and gives the verdict.
 
+pub(crate) mod backend;
 pub(crate) mod checker;
 pub(crate) mod child;
 pub(crate) mod control;
@@ -39,6 +40,10 @@ pub(crate) struct DemoArgs {
     /// more add follow-up visits. The scripted events come on top
     #[arg(long, value_parser = clap::value_parser!(u32).range(200..=200_000))]
     operations: Option<u32>,
+    /// What the endpoint keeps its data in; a Postgres is private, and ends with the demo
+    #[cfg(feature = "chaos")]
+    #[arg(long, value_enum, default_value = "sqlite")]
+    backend: backend::Kind,
     /// Print the report as JSON, and no progress
     #[arg(long)]
     json: bool,
@@ -65,6 +70,9 @@ pub(crate) enum DemoError {
     Sqlite(#[from] rusqlite::Error),
     #[error("the data is damaged: {0}")]
     Data(#[from] csv::Error),
+    #[cfg(feature = "chaos")]
+    #[error("{0}")]
+    Copy(#[from] syncline_testkit::server_copy::CopyError),
 }
 
 impl From<DemoError> for Failure {
@@ -87,8 +95,10 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
     };
     make_empty(&folder)?;
     let report = tokio::select! {
-        report = day(&args, &folder) => report?,
+        // From the first moment on.
+        biased;
         () = crate::interrupted() => return Err(Failure::Interrupted),
+        report = day(&args, &folder) => report?,
     };
     if args.json {
         output::print_json(&report.json())?;
@@ -116,7 +126,12 @@ async fn day(args: &DemoArgs, folder: &Path) -> Result<Report, DemoError> {
     let watch = report::Stopwatch::start();
     let progress = Progress::new(!args.json);
     let plan = plan::Plan::new(args.operations.map(|count| count as usize), usize::from(args.devices), args.seed)?;
-    let mut team = Team::assemble(folder, &plan, progress).await?;
+    progress.chapter("the endpoint and the devices start");
+    #[cfg(feature = "chaos")]
+    let backend = backend::Backend::start(args.backend)?;
+    #[cfg(not(feature = "chaos"))]
+    let backend = backend::Backend::Sqlite;
+    let mut team = Team::assemble(folder, &plan, progress, backend).await?;
     let story = script::play(&mut team, &plan).await?;
     let (case, network) = team.disband().await?;
     if let Some(kind) = args.sabotage {

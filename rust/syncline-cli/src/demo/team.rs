@@ -9,6 +9,7 @@ use serde_json::json;
 use syncline_server::auth::Secret;
 
 use super::DemoError;
+use super::backend::Backend;
 use super::checker::{Case, CaseDevice};
 use super::child::{DeviceProcess, EndpointProcess};
 use super::control::{Acknowledged, Command, How, Status, Write};
@@ -36,6 +37,7 @@ pub(super) struct Device {
 /// Everybody.
 pub(super) struct Team {
     endpoint: EndpointProcess,
+    backend: Backend,
     data: PathBuf,
     secret: Secret,
     pub(super) devices: Vec<Device>,
@@ -44,10 +46,14 @@ pub(super) struct Team {
 
 impl Team {
     /// Starts every process; the devices are offline and have a good token.
-    pub(super) async fn assemble(folder: &Path, plan: &Plan, mut progress: Progress) -> Result<Self, DemoError> {
-        progress.chapter("the endpoint and the devices start");
-        std::fs::write(folder.join("types.json"), configuration(plan.push_limit).to_string())?;
-        let endpoint = EndpointProcess::start(folder).await?;
+    pub(super) async fn assemble(
+        folder: &Path,
+        plan: &Plan,
+        mut progress: Progress,
+        backend: Backend,
+    ) -> Result<Self, DemoError> {
+        std::fs::write(folder.join("types.json"), backend.configure(configuration(plan.push_limit)).to_string())?;
+        let endpoint = EndpointProcess::start(folder, backend.database()).await?;
         let data = folder.join("endpoint.db");
         let secret = secret::read(&secret::path(&data))?;
         let mut devices = Vec::new();
@@ -60,7 +66,7 @@ impl Team {
             progress.add_device(&name);
             devices.push(Device { name, user, file, line, process, acknowledged: BTreeSet::new() });
         }
-        let team = Self { endpoint, data, secret, devices, progress };
+        let team = Self { endpoint, backend, data, secret, devices, progress };
         for index in 0..team.devices.len() {
             team.give_token(index, 3_600).await?;
         }
@@ -183,6 +189,7 @@ impl Team {
             devices.push(CaseDevice { name: device.name, file: device.file, acknowledged: device.acknowledged });
         }
         self.endpoint.stop().await?;
+        self.backend.leave(&self.data).await?;
         Ok((Case { server: self.data, scope: SCOPE.to_owned(), devices }, network))
     }
 }

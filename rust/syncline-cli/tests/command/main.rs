@@ -5,6 +5,8 @@ mod chaos;
 mod demo;
 mod help;
 mod inspect;
+#[cfg(all(target_os = "linux", feature = "chaos"))]
+mod on_postgres;
 #[cfg(unix)]
 mod postgres;
 mod serve;
