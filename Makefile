@@ -68,6 +68,11 @@ bench: ## Ratios against plain programs, side by side; ARGS="--quick enqueue" fo
 	@$(PROVIDE) libclang
 	@cargo bench --locked --quiet -p syncline-testkit --bench ratios -- $(ARGS)
 
+.PHONY: bench-server
+bench-server: ## The endpoints beside plain SQL that writes the same rows; about 4 minutes; ARGS="--quick postgres" for less
+	@$(PROVIDE) libclang postgres
+	@cargo bench --locked --quiet -p syncline-testkit --bench server -- $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz what reads bytes from outside, ten minutes each target; ARGS="push --seconds 60" for less
 	@scripts/fuzz $(ARGS)

@@ -73,7 +73,9 @@ begin
   results := '[]';
   is_short := false;
   applied := coalesce(cardinality(b.operations), 0);
-  if not false = any (b.plain) and b.was_empty or applied = 0 then
+  -- Mostly the device can compute all of it.
+  if applied = 0 or not false = any (b.plain)
+    and (b.newest is null or b.newest <= (p_cursor).version and (p_cursor).entity_types is null) then
     return;
   end if;
   select array_agg(t.left_out order by t.n), count(*) filter (where t.left_out), array_agg(t.version order by t.n)

@@ -36,6 +36,7 @@
 //!   processes left behind.
 //! - [`postgres::Cluster`] is a private Postgres with Syncline's migrations; [`server_copy::copy`] makes what is in it a file that
 //!   can be judged.
+//! - [`plans`] are the plans that a Postgres really used.
 
 mod broken;
 pub mod contract;
@@ -46,6 +47,8 @@ mod lock;
 pub mod model;
 mod network;
 mod oracle;
+#[cfg(unix)]
+pub mod plans;
 #[cfg(unix)]
 pub mod postgres;
 pub mod postgrest;
