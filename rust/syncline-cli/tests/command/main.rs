@@ -3,6 +3,8 @@
 #[cfg(feature = "chaos")]
 mod chaos;
 mod demo;
+#[cfg(unix)]
+mod fleet;
 mod help;
 mod inspect;
 #[cfg(all(target_os = "linux", feature = "chaos"))]

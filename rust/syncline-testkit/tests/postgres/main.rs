@@ -5,7 +5,9 @@
 mod cluster;
 mod differ;
 mod golden;
+mod one_scope;
 mod pgtap;
+mod plans;
 mod teeth;
 mod together;
 mod vectors;
