@@ -32,12 +32,16 @@ pub fn json(data: &mut [u8], prefix: usize, size: usize, max_size: usize, seed: 
 }
 
 /// Where numbers break.
-const NUMBERS: [&str; 11] = [
+const NUMBERS: [&str; 15] = [
     "0",
     "1",
     "2",
     "-1",
     "1.5",
+    "256",
+    "65536",
+    "2147483648",
+    "4294967296",
     "1e300",
     "9007199254740991",
     "9007199254740992",

@@ -28,5 +28,7 @@ pub use manager::{BackgroundRun, CommitOutcome, ListenerId, SignOut, SignOutMode
 pub use metrics::{QueueMetrics, SyncState};
 pub use operation::{NewOperation, Operation, OperationStatus, Receipt};
 pub use query::{ChangePage, Comparison, Entity, EntityPage, Filter, ListQuery, OperationFilter, SyncStatus};
+#[cfg(feature = "teeth")]
+pub use store::open_as_next_version;
 pub use store::{InspectedDevice, Inspection, Troubled};
 pub use sync::{NetworkStatus, SyncSummary};

@@ -14,7 +14,7 @@ use syncline_testkit::simulation::life::live;
 use syncline_testkit::simulation::plan::{DiskCall, Intent, Kind, Mishap, Plan, Setting, Step, Wall};
 
 /// Steps of a life.
-const LENGTH: usize = 220;
+const LENGTH: usize = 150;
 /// Lives that every run of the tests sees.
 const FIXED: Range<u64> = 1..13;
 /// How long making a failing plan smaller may take.
@@ -154,6 +154,36 @@ fn what_follows_a_failed_flush_outlives_a_loss_of_power() {
     ];
     for seed in 840..860 {
         holds(seed, Setting { coalesce: false, ..setting(3) }, steps.clone());
+    }
+}
+
+/// The endpoint's flush failed, its process died, and the next one showed devices what it found in the system's memory. Then the power
+/// went, and the old log covered what the file had: the endpoint had gone back, and nobody could know.
+#[test]
+fn an_endpoint_shows_nothing_that_a_loss_of_power_takes_back() {
+    use Kind::{Create, Update};
+    let dies = |power| Step::ServerDies { after: 0, power };
+    for after in 0..4 {
+        let steps = vec![
+            write(0, intent(Create, 0, 0, 0, 1)),
+            Step::Process { device: 0 },
+            Step::Idle,
+            Step::ServerDiskFails { call: DiskCall::Sync, after },
+            write(0, intent(Update, 0, 0, 1, 2)),
+            Step::Process { device: 0 },
+            Step::Idle,
+            dies(false),
+            Step::Process { device: 1 },
+            Step::Idle,
+            Step::Pass { seconds: 70 },
+            dies(true),
+            write(1, intent(Create, 0, 1, 0, 1)),
+            Step::Process { device: 1 },
+            Step::Idle,
+        ];
+        for seed in 1..40 {
+            holds(seed, setting(2), steps.clone());
+        }
     }
 }
 

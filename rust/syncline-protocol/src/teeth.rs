@@ -115,6 +115,7 @@ bugs! {
     SplitGroup "split-group" from "invariant 6": "A transaction is sent in parts.";
     NoLedgerRow "no-ledger-row" from "invariant 7": "The endpoint does not write the ledger.";
     SynchronousOff "synchronous-off" from "invariant 8": "A commit does not wait for the disk.";
+    LogNotMoved "log-not-moved" from "invariant 8": "What an earlier process left in the log is built upon, flushed or not.";
     QuoteValue "quote-value" from "invariant 9": "The message of a rejection quotes the value.";
     TrustBodyScope "trust-body-scope" from "invariant 10": "The endpoint believes the scope that the request names.";
     LostWakeUp "lost-wake-up" from "invariant 11": "Who stands next in the writers' line is not woken.";

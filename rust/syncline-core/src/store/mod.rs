@@ -31,6 +31,8 @@ mod give_back;
 mod inspect;
 mod json_path;
 mod metrics;
+#[cfg(feature = "teeth")]
+mod next_version;
 mod open;
 mod page;
 mod prune;
@@ -57,6 +59,8 @@ pub(crate) use enqueue::{GroupMember, Prepared};
 pub(crate) use facts::{BlockerFacts, ExplainFacts};
 pub(crate) use give_back::{GiveBack, How};
 pub use inspect::{InspectedDevice, Inspection, Troubled};
+#[cfg(feature = "teeth")]
+pub use next_version::open_as_next_version;
 pub(crate) use open::Checkpointer;
 pub(crate) use page::{PageApplied, PullPage};
 pub(crate) use read::Reader;

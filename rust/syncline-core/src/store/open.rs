@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction as SqlTransaction, TransactionBehavior, params};
 use syncline_protocol::{Timestamp, planted};
 
 use super::{Changes, Device, Store, StoreOptions, Tail, Tally};
@@ -31,13 +31,20 @@ pub(super) struct Migration {
 /// The newest version that is known.
 pub(super) const SCHEMA_VERSION: u32 = 1;
 
-const MIGRATIONS: &[Migration] =
+pub(super) const MIGRATIONS: &[Migration] =
     &[Migration { version: SCHEMA_VERSION, sql: include_str!("../../migrations/0001_init.sql") }];
+
+#[cfg(not(feature = "teeth"))]
+fn migrations() -> &'static [Migration] {
+    MIGRATIONS
+}
+#[cfg(feature = "teeth")]
+use super::next_version::migrations;
 
 impl Store {
     /// Opens the file, making or migrating it if need be. `new_device_id` is used only if it is made.
     pub(crate) fn open(options: StoreOptions, new_device_id: &str, now: Timestamp) -> Result<Self> {
-        Self::open_with(options, new_device_id, now, MIGRATIONS, &mut |_| Ok(()))
+        Self::open_with(options, new_device_id, now, migrations(), &mut |_| Ok(()))
     }
 
     /// As [`Store::open`], with the migrations given and a hook after each of their statements (tests stop there).
@@ -273,12 +280,25 @@ fn configure(conn: &Connection, durability: Durability) -> Result<()> {
     Ok(())
 }
 
-/// Moves what an earlier process left in the WAL into the file before anything is written behind it. If a flush failed in that
-/// process, the system may show its last frames and have lost them: what is written behind them would be lost with them.
+/// Takes on what an earlier process left in the WAL. If a flush failed in that process, the system may show its last frames and have
+/// lost them: what is written behind them would be lost with them, so they are moved into the file first; and a loss of power would
+/// let what is left of the old log cover that again, so a new one is begun before anybody is shown anything (ADR 17).
 fn move_log(conn: &Connection) {
-    if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+    if planted!(LogNotMoved) {
+        return;
+    }
+    let frames = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1));
+    if let Err(error) = frames.and_then(|frames| if frames > 0 { begin_log(conn) } else { Ok(()) }) {
         log::warn!("the write-ahead log of an earlier process stays where it is: {}", SynclineError::from(error));
     }
+}
+
+/// Writes, and changes nothing.
+fn begin_log(conn: &Connection) -> rusqlite::Result<()> {
+    let transaction = SqlTransaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    let version: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    transaction.pragma_update(None, "user_version", version)?;
+    transaction.commit()
 }
 
 /// Each migration is one transaction: a process that dies in it leaves the file as it was.

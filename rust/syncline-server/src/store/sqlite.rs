@@ -56,9 +56,7 @@ impl SqliteStore {
         let version = check_identity(&connection)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
-        // If a flush failed in an earlier process, the system may show the last of its log and have lost it: nothing may be
-        // written behind that.
-        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        take_log_on(&connection)?;
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch(migration)?;
@@ -108,6 +106,22 @@ impl Storage for SqliteStore {
 }
 
 /// Refuses what is not ours before anything is written. Returns how many migrations the file has had.
+/// If a flush failed in an earlier process, the system may show the last of its log and have lost it. So nothing is written behind
+/// that; and nothing of it is shown to anybody before a new log has begun, or a loss of power would take it back again (ADR 17).
+fn take_log_on(connection: &Connection) -> Result<(), StorageError> {
+    if planted!(LogNotMoved) {
+        return Ok(());
+    }
+    let frames: i64 = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
+    if frames > 0 {
+        let transaction = SqlTransaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
 fn check_identity(connection: &Connection) -> Result<usize, StorageError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application_id, version) = (pragma("application_id")?, pragma("user_version")?);

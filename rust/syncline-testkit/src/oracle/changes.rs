@@ -20,8 +20,10 @@ pub(crate) struct Changes {
     before: Option<DeviceState>,
     /// Requests that had been sent by then and were not answered.
     sent_before: BTreeSet<u64>,
-    /// Every timestamp that this file gave, or has seen, is at most this.
-    latest: i64,
+    /// Every timestamp that this file gave is at most this.
+    given: i64,
+    /// Every timestamp that it has seen is at most this.
+    seen: i64,
     /// Dots of operations that were applied, by entity, also of those that are pruned.
     applied: BTreeMap<i64, BTreeSet<(String, u64)>>,
     /// Operations enqueued since the last look, and the clocks that they must have taken; none: the base's as it stands.
@@ -46,7 +48,8 @@ impl Changes {
             memory,
             before: None,
             sent_before: BTreeSet::new(),
-            latest: i64::MIN,
+            given: i64::MIN,
+            seen: i64::MIN,
             applied: BTreeMap::new(),
             enqueued: BTreeMap::new(),
             resolved: BTreeSet::new(),
@@ -106,6 +109,11 @@ impl Changes {
         }
         self.note_applied(state);
         if let Some(before) = self.before.take() {
+            let last = |state: &DeviceState| state.operations.last_key_value().map_or(0, |(last, _)| *last);
+            if last(state) < last(&before) {
+                // What a failing disk refused, and showed all the same, a loss of power has taken.
+                self.given = i64::MIN;
+            }
             self.times(&before, state)?;
             self.standing(&before, state)?;
             for (sequence, row) in &state.operations {
@@ -121,9 +129,9 @@ impl Changes {
             }
             self.sent_clocks(&before, state)?;
         }
-        self.latest = state.operations.values().map(|row| row.timestamp).fold(self.latest, i64::max);
+        self.given = state.operations.values().map(|row| row.timestamp).fold(self.given, i64::max);
         if let Some(seen) = self.memory.page(state.device.cursor.as_deref()).and_then(|page| page.latest) {
-            self.latest = self.latest.max(seen);
+            self.seen = self.seen.max(seen);
         }
         self.memory.look(state.device.cursor.as_deref());
         self.sent_before = self.memory.open();
@@ -144,7 +152,7 @@ impl Changes {
     /// Spec §4: at least 1 ms after every `changed_at` seen and every timestamp that this device gave.
     fn times(&self, before: &DeviceState, state: &DeviceState) -> Verdict {
         let last = before.operations.last_key_value().map_or(0, |(last, _)| *last);
-        let mut latest = self.latest;
+        let mut latest = self.given.max(self.seen);
         // What was folded away since gave its timestamp to an earlier one.
         let newer: BTreeSet<u64> = state.operations.values().filter_map(|row| row.survivor).collect();
         for (sequence, row) in state.operations.range(last + 1..).filter(|(sequence, _)| !newer.contains(*sequence)) {

@@ -54,7 +54,8 @@ impl<'a> ServerView<'a> {
     }
 
     /// By its id; else by its key: what two copies of a file write within one millisecond has one key, and so has what an app
-    /// writes on two devices under a key of its own.
+    /// writes on two devices under a key of its own. One effect is enough, of its last try or of the one before: the other
+    /// may be somebody else's.
     fn effects(&self, device: &DeviceState, row: &OperationRow) -> usize {
         let by_id = self.applied_by_id(row);
         if by_id > 0 {
@@ -62,9 +63,9 @@ impl<'a> ServerView<'a> {
         }
         let entity = &device.entities[&row.entity];
         let again = format!("{}#{}", row.key, row.key_try);
-        let stored = [&row.key, &again].into_iter().filter_map(|key| self.scope.operations.get(key));
+        let mut stored = [&again, &row.key].into_iter().filter_map(|key| self.scope.operations.get(key));
         let same = |lane: &(String, String)| lane.0 == entity.entity_type && lane.1 == entity.entity_id;
-        stored.filter(|stored| has_effect(&stored.verdict) && same(&stored.lane)).count()
+        usize::from(stored.any(|stored| has_effect(&stored.verdict) && same(&stored.lane)))
     }
 
     /// Invariants 2, 6 and 7. Operations up to `shared_through` are in the file of a copy as well: "an intent that one copy

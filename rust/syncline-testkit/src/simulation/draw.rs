@@ -9,6 +9,11 @@ use super::focus::{FOCUSES, Focus};
 use super::life::TYPES;
 use super::plan::{Action, DiskCall, Hostile, Intent, Kind, Leave, Mishap, Plan, Setting, Step, Wall, Wallet};
 
+/// What a plan writes at least: some of it cannot be done when its turn comes, and a life counts with 100 operations.
+const WRITES_IN_EIGHT_STEPS: usize = 7;
+
+pub(super) const DISK_CALLS: [DiskCall; 2] = [DiskCall::Write, DiskCall::Sync];
+
 /// Which kinds of trouble a world has.
 #[derive(Debug, Clone, Copy)]
 struct Trouble {
@@ -34,21 +39,22 @@ impl Plan {
         let is = |one: Focus| focus == Some(one);
         let alone = is(Focus::Lost) || is(Focus::Stolen) || is(Focus::Keys);
         let copies = is(Focus::Copies) || (!alone && draw.one_in(4, 1));
-        let by_network =
-            [Focus::Overtaken, Focus::Restored, Focus::Waits, Focus::Stolen, Focus::Copies].map(is).contains(&true);
+        let by_network = [Focus::Overtaken, Focus::Restored, Focus::Waits, Focus::Stolen, Focus::Copies, Focus::Purged]
+            .map(is)
+            .contains(&true);
         let trouble = Trouble {
-            network: !is(Focus::Lost) && (by_network || draw.one_in(8, 7)),
+            network: !is(Focus::Lost) && (by_network || draw.one_in(16, 15)),
             hostile: is(Focus::Hostile) || (!is(Focus::Lost) && draw.one_in(4, 1)),
             walls: is(Focus::Walls) || draw.one_in(4, 1),
-            deaths: is(Focus::Waits) || is(Focus::Deaths) || draw.one_in(2, 1),
-            disks: draw.one_in(4, 1),
+            deaths: is(Focus::Waits) || is(Focus::Deaths) || is(Focus::Disks) || draw.one_in(2, 1),
+            disks: is(Focus::Disks) || draw.one_in(4, 1),
             copies,
             restores: is(Focus::Restored) || is(Focus::Lost) || draw.one_in(4, 1),
             clocks: is(Focus::Waits) || draw.one_in(3, 1),
             credentials: draw.one_in(4, 1),
             processes: is(Focus::Stolen) || (!copies && draw.one_in(5, 1)),
             users: is(Focus::Keys) || (!copies && draw.one_in(5, 1)),
-            server: draw.one_in(4, 1),
+            server: is(Focus::Disks) || is(Focus::Purged) || draw.one_in(4, 1),
         };
         let setting = Setting {
             devices: 2 + draw.below(3),
@@ -59,13 +65,20 @@ impl Plan {
             filtered: draw.one_in(8, 1),
             small_batches: draw.one_in(6, 1),
             // A reset of many pages is under way for long.
-            short_pages: draw.one_in(5, 1) || trouble.restores && draw.one_in(2, 1),
+            short_pages: is(Focus::Purged) || draw.one_in(5, 1) || trouble.restores && draw.one_in(2, 1),
             restores: trouble.restores,
             untold_restores: !trouble.network && !trouble.hostile && !copies && trouble.restores,
         };
         draw.narrow();
         let mut steps = draw.beginning();
-        steps.extend((0..length).map(|_| draw.step(trouble, &setting)));
+        let mut written: usize = steps.iter().map(Step::writes).sum();
+        for at in 0..length {
+            // A world with little to lose would not count.
+            let behind = written * 8 < at * WRITES_IN_EIGHT_STEPS && draw.course.is_empty();
+            let step = if behind { draw.import() } else { draw.step(trouble, &setting) };
+            written += step.writes();
+            steps.push(step);
+        }
         Self { seed, setting, steps }
     }
 }
@@ -145,7 +158,7 @@ impl Draw {
             let step = match self.random.random_range(0..200_u16) {
                 0..44 => Step::Write { device, intent: self.intent(), depends: self.one_in(5, 1) },
                 44..46 => Step::Keyed { device, intent: self.intent(), key: self.below(4) },
-                46..50 => Step::Import { device, intents: self.intents(12) },
+                46..50 => self.import(),
                 50..58 => Step::Group { device, members: self.intents(4), now: self.one_in(4, 1) },
                 58..61 => Step::SlowGroup { device, members: self.intents(3), pause: self.below(40) },
                 61..80 => Step::Act { device, action: self.action(), which: self.below(255) },
@@ -176,14 +189,15 @@ impl Draw {
                 171..173 if trouble.server => Step::Sleep { days: self.of(&[1, 40, 100, 200]) },
                 173..178 if trouble.deaths => Step::Kill { device, after: self.countdown() },
                 178..181 if trouble.deaths => Step::PowerLoss { device, after: self.countdown() },
-                181..183 if trouble.disks => Step::DiskFails {
-                    device,
-                    call: self.of(&[DiskCall::Write, DiskCall::Sync]),
-                    after: self.countdown(),
-                },
+                181..183 if trouble.disks => {
+                    Step::DiskFails { device, call: self.of(&DISK_CALLS), after: self.countdown() }
+                }
                 183..184 if trouble.disks => Step::DiskFull { device, on: self.one_in(2, 1) },
                 184..186 if trouble.processes => Step::Second { device, on: self.one_in(3, 2) },
                 186..187 if trouble.processes && self.one_in(2, 1) => Step::Steal { device },
+                186..187 if trouble.deaths && self.one_in(2, 1) => {
+                    Step::Close { device, after: self.countdown(), power: self.one_in(2, 1) }
+                }
                 186..187 if trouble.deaths => Step::Update { device, after: self.countdown() },
                 187..188 if trouble.users => Step::Switch { device },
                 188..189 if trouble.users => {
@@ -192,7 +206,14 @@ impl Draw {
                 189..190 if trouble.copies => Step::Copy { device },
                 190..192 if trouble.clocks => Step::Jump { device, seconds: self.jump() },
                 192..193 if trouble.clocks => Step::Drift { device, permille: self.of(&[-50, -1, 0, 1, 50]) },
-                193..195 if trouble.server => Step::ServerDies { after: self.countdown(), power: self.one_in(3, 1) },
+                193..195 if trouble.server && !trouble.disks => {
+                    Step::ServerDies { after: self.countdown(), power: self.one_in(3, 1) }
+                }
+                193..195 if trouble.server => match self.below(5) {
+                    0 => Step::ServerDiskFull { on: self.one_in(3, 2) },
+                    1 | 2 => Step::ServerDiskFails { call: self.of(&DISK_CALLS), after: self.countdown() },
+                    _ => Step::ServerDies { after: self.countdown(), power: self.one_in(2, 1) },
+                },
                 195..196 if trouble.server => Step::Maintain,
                 196..198 if trouble.restores => Step::Snapshot,
                 198..200 if trouble.restores => Step::Restore { told: !setting.untold_restores || self.one_in(2, 1) },
@@ -200,6 +221,10 @@ impl Draw {
             };
             return step;
         }
+    }
+
+    fn import(&mut self) -> Step {
+        Step::Import { device: self.device(), intents: self.intents(12) }
     }
 
     pub(super) fn countdown(&mut self) -> u8 {

@@ -1,7 +1,7 @@
 //! What a world is about. Where everything may happen at any time, what takes several steps in a row hardly ever does: half of the
 //! worlds therefore have a focus, from which every other step is drawn, alone or as a course of events.
 
-use super::draw::Draw;
+use super::draw::{DISK_CALLS, Draw};
 use super::plan::{Action, Hostile, Intent, Kind, Mishap, Setting, Step, Wall};
 
 /// What a world is about.
@@ -27,12 +27,16 @@ pub(super) enum Focus {
     Manual,
     /// Processes that die while an answer is stored.
     Deaths,
+    /// Disks that fail, processes that die of it, and power that is lost then.
+    Disks,
+    /// Devices that come back when what they know of is gone.
+    Purged,
     /// Answers that no honest endpoint gives.
     Hostile,
 }
 
 /// As often as they are drawn.
-pub(super) const FOCUSES: [Option<Focus>; 20] = [
+pub(super) const FOCUSES: [Option<Focus>; 22] = [
     None,
     None,
     None,
@@ -52,6 +56,8 @@ pub(super) const FOCUSES: [Option<Focus>; 20] = [
     Some(Focus::Copies),
     Some(Focus::Manual),
     Some(Focus::Deaths),
+    Some(Focus::Disks),
+    Some(Focus::Purged),
     Some(Focus::Hostile),
 ];
 
@@ -207,6 +213,48 @@ impl Draw {
                 let death = Step::Kill { device: a, after: self.below(14) };
                 vec![others, process(b), Step::Idle, write, death, process(a), Step::Idle]
             }
+            // What a failed flush has left in the log is not built upon.
+            Focus::Disks => {
+                let call = self.of(&DISK_CALLS);
+                let (after, power) = (self.below(4), self.below(3));
+                let mut course = match self.below(4) {
+                    0 => vec![Step::DiskFails { device: a, call, after }, write, Step::Kill { device: a, after: 0 }],
+                    1 => vec![Step::ServerDiskFails { call, after }, write, process(a), Step::Idle],
+                    2 => vec![Step::Close { device: a, after: self.below(12), power: true }, write],
+                    _ => vec![Step::Update { device: a, after: self.below(30) }, write],
+                };
+                if matches!(course[0], Step::ServerDiskFails { .. }) {
+                    course.extend([Step::ServerDies { after: 0, power: power == 0 }, others, process(b), Step::Idle]);
+                    course.push(Step::ServerDies { after: 0, power: true });
+                } else {
+                    course.extend([later, others, Step::PowerLoss { device: a, after: power }]);
+                }
+                course.extend([process(a), Step::Idle]);
+                course
+            }
+            // A deletion that is under way yet is forgotten by the endpoint before its device has heard of it.
+            Focus::Purged => {
+                let Step::Write { intent, .. } = write else { return Vec::new() };
+                let gone = Step::Write { device: a, intent: Intent { kind: Kind::Delete, ..intent }, depends: false };
+                let days = self.of(&[100, 200]);
+                vec![
+                    others,
+                    process(b),
+                    Step::Idle,
+                    process(a),
+                    Step::Idle,
+                    gone,
+                    next(Mishap::HeldAnswer),
+                    process(a),
+                    Step::Idle,
+                    Step::Sleep { days },
+                    Step::Maintain,
+                    process(a),
+                    Step::Some { steps: 1 + self.below(12) },
+                    release(false),
+                    Step::Idle,
+                ]
+            }
             Focus::Hostile => {
                 let answer = next(Mishap::Hostile(self.of(&Hostile::ALL)));
                 vec![write, later, others, process(b), answer, process(a), Step::Idle]
@@ -255,6 +303,10 @@ impl Draw {
             (Focus::Stolen, 4) => Step::Steal { device },
             (Focus::Walls, 3 | 4) => Step::Act { device, action: Action::Retry, which: self.below(255) },
             (Focus::Keys, 3 | 4) => Step::Keyed { device, intent: self.intent(), key: self.below(2) },
+            (Focus::Disks, 3) => Step::DiskFails { device, call: self.of(&DISK_CALLS), after: self.countdown() },
+            (Focus::Disks, 4) => Step::PowerLoss { device, after: self.countdown() },
+            (Focus::Purged, 3) => Step::Sleep { days: 200 },
+            (Focus::Purged, 4) => Step::Maintain,
             (Focus::Copies, 3) => Step::Copy { device },
             (Focus::Manual, 3 | 4) => {
                 let action = self.of(&[Action::TakeLocal, Action::Merged, Action::TakeRemote, Action::Retry]);

@@ -186,6 +186,8 @@ impl Life {
             }
             Step::Stray { which } => self.stray(usize::from(*which)),
             Step::ServerDies { after, power } => self.world.server.die_after(u64::from(*after), *power),
+            Step::ServerDiskFails { call, after } => self.world.server.fail_disk(call.failure(), u64::from(*after)),
+            Step::ServerDiskFull { on } => self.world.server.set_full(*on),
             Step::Maintain => self.world.server.maintain(),
             Step::Snapshot => {
                 self.snapshots += 1;
@@ -199,8 +201,8 @@ impl Life {
             Step::Copy { device } => return self.copy(*device),
             Step::Switch { device } => return self.switch(*device),
             step => {
-                let at = self.index(device_of(step));
-                return self.devices[at].take(&mut self.world, step, device_of(step) > 127);
+                let at = self.index(step.device());
+                return self.devices[at].take(&mut self.world, step, step.device() > 127);
             }
         }
         Ok(())
@@ -448,47 +450,6 @@ fn at(device: &str, what: &str) -> String {
 
 pub(super) fn failed(error: syncline_core::SynclineError) -> String {
     format!("errors: a call that must not fail said: {error}")
-}
-
-/// The device a step is about.
-fn device_of(step: &Step) -> u8 {
-    match step {
-        Step::Write { device, .. }
-        | Step::Keyed { device, .. }
-        | Step::Import { device, .. }
-        | Step::Group { device, .. }
-        | Step::SlowGroup { device, .. }
-        | Step::Act { device, .. }
-        | Step::Next { device, .. }
-        | Step::Poison { device, .. }
-        | Step::Release { device, .. }
-        | Step::Process { device }
-        | Step::Window { device, .. }
-        | Step::Background { device, .. }
-        | Step::Online { device, .. }
-        | Step::Credential { device, .. }
-        | Step::Kill { device, .. }
-        | Step::PowerLoss { device, .. }
-        | Step::DiskFails { device, .. }
-        | Step::DiskFull { device, .. }
-        | Step::Second { device, .. }
-        | Step::Steal { device }
-        | Step::Update { device, .. }
-        | Step::Switch { device }
-        | Step::SignOut { device, .. }
-        | Step::Copy { device }
-        | Step::Jump { device, .. }
-        | Step::Drift { device, .. } => *device,
-        Step::Stray { .. }
-        | Step::Some { .. }
-        | Step::Idle
-        | Step::Pass { .. }
-        | Step::Sleep { .. }
-        | Step::ServerDies { .. }
-        | Step::Maintain
-        | Step::Snapshot
-        | Step::Restore { .. } => 0,
-    }
 }
 
 fn types() -> BTreeMap<String, TypeConfig> {

@@ -1,6 +1,8 @@
 //! What happens in a simulated world, as data: drawn from a seed by [`super::draw`], lived by [`super::life`], and made smaller
 //! by `shrink.rs` when it fails.
 
+use crate::disk::Failure;
+
 /// One thing that happens. Numbers that name something (`device`, `which`) count modulo what there is, so that a plan stays
 /// a plan when steps are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -56,9 +58,11 @@ pub enum Step {
     Second { device: u8, on: bool },
     /// The file's process lock is lost by who holds it, who does not notice: another process may take it.
     Steal { device: u8 },
-    /// The app is updated: its process is replaced, and may die at its `after`-th write while it opens the file. (There is one
-    /// version of the file so far, so nothing is migrated.)
+    /// The app is updated to a version that migrates the file: its process is replaced, and may die at its `after`-th write while
+    /// it opens the file. An app that was updated before is put back, which must refuse the file.
     Update { device: u8, after: u8 },
+    /// The app is closed in good order and opened again; its process may die, or the phone lose power, at its `after`-th write.
+    Close { device: u8, after: u8, power: bool },
     /// The device changes to its other user, or back.
     Switch { device: u8 },
     /// The user signs out, giving up what is not sent, and signs in again.
@@ -71,12 +75,73 @@ pub enum Step {
     Drift { device: u8, permille: i16 },
     /// The endpoint's process dies at its `after`-th write to the disk from now, and is started again.
     ServerDies { after: u8, power: bool },
+    /// A call of the endpoint's disk fails.
+    ServerDiskFails { call: DiskCall, after: u8 },
+    /// The endpoint's disk is full, or has room again.
+    ServerDiskFull { on: bool },
     /// The endpoint tidies up.
     Maintain,
     /// The server's file is copied.
     Snapshot,
     /// The last copy of the server's file takes its place. `told`: the operator says so.
     Restore { told: bool },
+}
+
+impl Step {
+    /// The device it is about; above 127: the second process there.
+    pub(super) fn device(&self) -> u8 {
+        match self {
+            Self::Write { device, .. }
+            | Self::Keyed { device, .. }
+            | Self::Import { device, .. }
+            | Self::Group { device, .. }
+            | Self::SlowGroup { device, .. }
+            | Self::Act { device, .. }
+            | Self::Next { device, .. }
+            | Self::Poison { device, .. }
+            | Self::Release { device, .. }
+            | Self::Process { device }
+            | Self::Window { device, .. }
+            | Self::Background { device, .. }
+            | Self::Online { device, .. }
+            | Self::Credential { device, .. }
+            | Self::Kill { device, .. }
+            | Self::PowerLoss { device, .. }
+            | Self::DiskFails { device, .. }
+            | Self::DiskFull { device, .. }
+            | Self::Second { device, .. }
+            | Self::Steal { device }
+            | Self::Update { device, .. }
+            | Self::Close { device, .. }
+            | Self::Switch { device }
+            | Self::SignOut { device, .. }
+            | Self::Copy { device }
+            | Self::Jump { device, .. }
+            | Self::Drift { device, .. } => *device,
+            Self::Stray { .. }
+            | Self::Some { .. }
+            | Self::Idle
+            | Self::Pass { .. }
+            | Self::Sleep { .. }
+            | Self::ServerDies { .. }
+            | Self::ServerDiskFails { .. }
+            | Self::ServerDiskFull { .. }
+            | Self::Maintain
+            | Self::Snapshot
+            | Self::Restore { .. } => 0,
+        }
+    }
+
+    /// How many operations the user asks for with it.
+    pub fn writes(&self) -> usize {
+        match self {
+            Self::Write { .. } | Self::Keyed { .. } => 1,
+            Self::Import { intents: all, .. }
+            | Self::Group { members: all, .. }
+            | Self::SlowGroup { members: all, .. } => all.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// A write.
@@ -169,6 +234,15 @@ pub enum DiskCall {
     Write,
     /// A flush; what was to be flushed may be lost.
     Sync,
+}
+
+impl DiskCall {
+    pub(super) fn failure(self) -> Failure {
+        match self {
+            Self::Write => Failure::Write,
+            Self::Sync => Failure::Sync,
+        }
+    }
 }
 
 /// What happens to one request.

@@ -32,7 +32,7 @@ struct Arguments {
     #[arg(long, default_value = "1..1001", value_parser = seeds, overrides_with = "seeds")]
     seeds: Range<u64>,
     /// Steps of each plan
-    #[arg(long, default_value_t = 220)]
+    #[arg(long, default_value_t = 150)]
     length: usize,
     /// Threads; all cores if not given
     #[arg(long)]

@@ -1,25 +1,31 @@
+//! A whole world: one endpoint, and devices.
+
+mod device;
+
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use syncline_core::environment::{Clock, Environment};
-use syncline_core::{Config, Durability, SyncManager, SyncSummary};
+use syncline_core::environment::Clock;
+use syncline_core::{Config, Durability, SyncSummary};
 use tempfile::TempDir;
 
-use crate::disk::{Disk, Failure, Process};
+use device::Machine;
+pub use device::TestDevice;
+
+use crate::disk::Disk;
 use crate::lock::MemoryLock;
 use crate::network::{Credentials, Network};
 use crate::oracle::effects::{ServerView, check_drained};
-use crate::oracle::observe::{DeviceState, device_state};
+use crate::oracle::observe::DeviceState;
 use crate::oracle::queue::{self, Allowances};
-use crate::oracle::{Verdict, server};
-use crate::server::{TestServer, copy_database, open_database};
+use crate::oracle::server;
+use crate::server::{TestServer, copy_database};
 use crate::simulation::coverage::Coverage;
-use crate::steps::{ManualClock, SeededRandom, Started, StepRuntime, Steps};
+use crate::steps::{ManualClock, SeededRandom, Started, Steps};
 
 /// The user of every device, unless its configuration says otherwise.
 pub const USER: &str = "user-1";
@@ -118,7 +124,9 @@ impl World {
     /// A new device with a configuration of its own.
     pub fn device_with(&mut self, name: &str, config: Config) -> TestDevice {
         let disk = matches!(self.place, Place::Disks).then(|| Disk::new(self.seed.wrapping_add(self.devices + 1)));
-        self.open_device(name, config, MemoryLock::default(), disk).expect("the device opens")
+        let mut device = self.unopened(name, config, MemoryLock::default(), disk);
+        device.open().expect("the device opens");
+        device
     }
 
     /// A second process on the same file. Processes of one file share its lock.
@@ -131,6 +139,7 @@ impl World {
         let mut process =
             self.unopened(name, of.config.clone(), of.lock.clone(), of.machine.as_ref().map(|m| m.disk.clone()));
         process.clock = of.clock.clone();
+        process.is_next_version = of.is_next_version;
         process.network.listen_like(&of.network);
         process.open().map(|()| process)
     }
@@ -147,7 +156,9 @@ impl World {
             }
         };
         copy_database(of.path(), &target, of.vfs());
-        let copy = self.open_device(name, config, MemoryLock::default(), disk).expect("the copy opens");
+        let mut copy = self.unopened(name, config, MemoryLock::default(), disk);
+        copy.is_next_version = of.is_next_version;
+        copy.open().expect("the copy opens");
         let device_id: String = copy.sql("SELECT device_id FROM device");
         self.server.share(&device_id);
         self.shared.insert(device_id);
@@ -156,17 +167,6 @@ impl World {
             device.shared_through.fetch_max(shared, Ordering::Relaxed);
         }
         copy
-    }
-
-    fn open_device(
-        &mut self,
-        name: &str,
-        config: Config,
-        lock: MemoryLock,
-        disk: Option<Disk>,
-    ) -> syncline_core::Result<TestDevice> {
-        let mut device = self.unopened(name, config, lock, disk);
-        device.open().map(|()| device)
     }
 
     fn unopened(&mut self, name: &str, config: Config, lock: MemoryLock, disk: Option<Disk>) -> TestDevice {
@@ -181,6 +181,7 @@ impl World {
             random: Arc::new(SeededRandom::new(self.seed.wrapping_mul(1_000_003).wrapping_add(self.devices))),
             steps: self.steps.clone(),
             shared_through: AtomicU64::new(0),
+            is_next_version: false,
             machine: disk.map(|disk| Machine { process: disk.process(), disk, dies_after_opening: None }),
             life: None,
         }
@@ -281,262 +282,5 @@ impl World {
             stored.scopes.entry(state.device.scope.clone()).or_default();
             check(device, &state, &ServerView::of(&stored, &state.device.scope).expect("it is there"));
         }
-    }
-}
-
-/// A device of a [`World`]. It dereferences to its [`SyncManager`].
-pub struct TestDevice {
-    /// Its name, for messages and the server's log.
-    pub name: String,
-    /// Its network.
-    pub network: Network,
-    /// Its user's credentials.
-    pub credentials: Credentials,
-    /// Its wall clock.
-    pub clock: ManualClock,
-    /// Its file's process lock.
-    pub lock: MemoryLock,
-    /// How it is opened; changes count from the next [`TestDevice::open`].
-    pub config: Config,
-    random: Arc<SeededRandom>,
-    steps: Steps,
-    /// Operations up to this sequence are in the file of a copy as well.
-    shared_through: AtomicU64,
-    /// None: its file is in a folder.
-    machine: Option<Machine>,
-    life: Option<Life>,
-}
-
-/// A disk in memory, and the process that is alive on it, or was.
-struct Machine {
-    disk: Disk,
-    process: Process,
-    /// The next process dies at this call.
-    dies_after_opening: Option<u64>,
-}
-
-struct Life {
-    manager: SyncManager,
-    runtime: StepRuntime,
-}
-
-impl TestDevice {
-    /// Opens the file again, after [`TestDevice::kill`] or `close`.
-    ///
-    /// # Errors
-    /// What opening says.
-    pub fn open(&mut self) -> syncline_core::Result<()> {
-        self.kill();
-        if let Some(machine) = &mut self.machine {
-            machine.process = machine.disk.process();
-            self.config.database = machine.process.path(QUEUE);
-            if let Some(calls) = machine.dies_after_opening.take() {
-                machine.process.die_after(calls);
-            }
-        }
-        let runtime = self.steps.owner();
-        let environment = Environment {
-            clock: Arc::new(self.clock.clone()),
-            random: Arc::clone(&self.random) as _,
-            runtime: Arc::new(runtime.clone()),
-            transport: Arc::new(self.network.clone()),
-            credentials: Arc::new(self.credentials.clone()),
-            lock: Arc::new(self.lock.clone()),
-            vfs: self.vfs().map(str::to_owned),
-        };
-        let manager = SyncManager::open(self.config.clone(), environment)?;
-        self.life = Some(Life { manager, runtime });
-        Ok(())
-    }
-
-    /// The process dies where it stands: nothing is written, given back or told any more. Clones of its manager say `Closed`.
-    pub fn kill(&mut self) {
-        if let Some(life) = self.life.take() {
-            if let Some(machine) = &self.machine {
-                machine.process.kill();
-            }
-            life.runtime.kill();
-            drop(life);
-        }
-    }
-
-    /// Dies and opens again.
-    ///
-    /// # Panics
-    /// If the file does not open.
-    pub fn restart(&mut self) {
-        self.open().expect("the device opens again");
-    }
-
-    /// A connection that only looks, as of another process, and leaves no trace: closing it tidies nothing up.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn reader(&self) -> rusqlite::Result<rusqlite::Connection> {
-        let reader = match &self.machine {
-            Some(machine) => open_database(&machine.disk.process().path(QUEUE), Some(Disk::VFS))?,
-            None => open_database(self.path(), None)?,
-        };
-        reader.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        Ok(reader)
-    }
-
-    fn vfs(&self) -> Option<&'static str> {
-        self.machine.as_ref().map(|_| Disk::VFS)
-    }
-
-    /// What its file holds.
-    fn state(&self) -> DeviceState {
-        self.reader().and_then(|file| device_state(&file)).expect("the file can be read")
-    }
-
-    fn holds(&self, verdict: Verdict) {
-        verdict.unwrap_or_else(|breach| panic!("{}: {breach}", self.name));
-    }
-
-    /// Operations up to this sequence are in the file of a copy as well.
-    pub(crate) fn shared_through(&self) -> u64 {
-        self.shared_through.load(Ordering::Relaxed)
-    }
-
-    /// A handle of its own.
-    ///
-    /// # Panics
-    /// If the device was killed.
-    pub fn manager(&self) -> SyncManager {
-        self.life.as_ref().expect("the device is open").manager.clone()
-    }
-
-    /// Its file.
-    pub fn path(&self) -> &Path {
-        &self.config.database
-    }
-
-    /// One value by plain SQL on its file.
-    ///
-    /// # Panics
-    /// If the statement is wrong or gives no row.
-    pub fn sql<T: rusqlite::types::FromSql>(&self, statement: &str) -> T {
-        let connection = self.reader().expect("the file opens");
-        connection.query_row(statement, [], |row| row.get(0)).expect(statement)
-    }
-
-    /// An entity's value as this device sees it.
-    ///
-    /// # Panics
-    /// If it cannot be read.
-    pub fn value(&self, entity_type: &str, entity_id: &str) -> Option<serde_json::Value> {
-        let entity = self.get(entity_type, entity_id).expect("the entity can be read")?;
-        entity.value.map(|text| serde_json::from_str(&text).expect("values are JSON"))
-    }
-
-    /// An operation's status.
-    ///
-    /// # Panics
-    /// If it is unknown.
-    pub fn status(&self, id: &str) -> syncline_core::OperationStatus {
-        self.operation(id).expect("the operation can be read").expect("the operation is known").status
-    }
-}
-
-/// Its machine, in a world on disks.
-impl TestDevice {
-    fn machine(&self) -> &Machine {
-        self.machine.as_ref().expect("the world is on disks")
-    }
-
-    /// Raised by every write to its file.
-    pub(crate) fn changes(&self) -> u64 {
-        self.machine().disk.changes(QUEUE)
-    }
-
-    /// Changes whenever code of its process may have run, but for what the caller does on its manager.
-    pub(crate) fn pulse(&self) -> Option<(u64, u64, u64)> {
-        self.life.as_ref().map(|life| life.runtime.pulse())
-    }
-
-    /// Calls of its disk that failed so far.
-    pub(crate) fn disk_failures(&self) -> u64 {
-        self.machine().disk.counts().failures.iter().sum()
-    }
-
-    /// Whether its process has died.
-    pub(crate) fn is_dead(&self) -> bool {
-        self.machine().process.is_dead()
-    }
-
-    /// Whether its disk refuses to grow, or did so a moment ago.
-    pub(crate) fn is_full(&self) -> bool {
-        self.machine().disk.is_full()
-    }
-
-    /// Its process dies before the call after so many more.
-    pub(crate) fn die_after(&self, calls: u64) {
-        self.machine().process.die_after(calls);
-    }
-
-    /// Its machine goes dark. Whoever was open there must be killed.
-    pub(crate) fn lose_power(&mut self) {
-        let machine = self.machine.as_ref().expect("the world is on disks");
-        machine.disk.lose_power();
-        self.kill();
-    }
-
-    /// One call of its disk fails.
-    pub(crate) fn fail_disk(&self, failure: Failure, after: u64) {
-        self.machine().disk.fail(failure, after);
-    }
-
-    pub(crate) fn set_full(&self, full: bool) {
-        self.machine().disk.set_full(full);
-    }
-
-    /// No more trouble with the disk, nor a death to come.
-    pub(crate) fn heal_disk(&self) {
-        let machine = self.machine();
-        machine.disk.set_full(false);
-        machine.disk.heal();
-        machine.process.die_after(u64::MAX);
-    }
-
-    /// The next process dies at its `after`-th call to the disk.
-    pub(crate) fn dies_after_opening(&mut self, after: u64) {
-        self.machine.as_mut().expect("the world is on disks").dies_after_opening = Some(after);
-    }
-
-    /// Adds what happened to its disk to the table.
-    pub(crate) fn count_disk(&self, coverage: &Coverage) {
-        count_disk(coverage, &self.machine().disk);
-    }
-}
-
-/// Adds what happened to a disk to the table.
-pub(crate) fn count_disk(coverage: &Coverage, disk: &Disk) {
-    let counts = disk.counts();
-    for (name, count) in [
-        ("sector lost", counts.vanished),
-        ("sector torn", counts.torn),
-        ("unsynced sector kept", counts.survived),
-        ("create or delete lost", counts.names_vanished),
-        ("write failed", counts.failures[Failure::Write as usize]),
-        ("flush failed", counts.failures[Failure::Sync as usize]),
-        ("disk full", counts.full),
-    ] {
-        coverage.add("fault", name, count);
-    }
-}
-
-/// Its tasks know the world's steps, which hold the tasks: somebody has to let go first.
-impl Drop for TestDevice {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-impl Deref for TestDevice {
-    type Target = SyncManager;
-
-    fn deref(&self) -> &SyncManager {
-        &self.life.as_ref().expect("the device is open").manager
     }
 }

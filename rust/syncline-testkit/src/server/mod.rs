@@ -1,5 +1,8 @@
 //! The endpoint in the same process, on a file of its own.
 
+mod judged;
+mod machine;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,12 +16,11 @@ use syncline_core::environment::Clock;
 use syncline_core::transport::{Dialect, Request, Response, Route};
 use syncline_protocol::{PROTOCOL, Problem, ProblemCode, Timestamp};
 use syncline_server::endpoint::types::{TypeConfig, Types};
-use syncline_server::{Answer, Claims, Embedded, Endpoint, EndpointLimits, SqliteStore, contract};
+use syncline_server::{Answer, Claims, Embedded, Endpoint, EndpointLimits, SqliteStore};
 
 use crate::disk::{Disk, Process};
-use crate::model::{Limits, Model, ServerState, Token, Types as ModelTypes};
-use crate::server_state::{StoredEffect, read_effects, read_state};
-use crate::simulation::coverage::Coverage;
+use crate::model::{Limits, Model, ServerState, Types as ModelTypes};
+use crate::server_state::read_state;
 use crate::steps::ManualClock;
 
 /// A request that arrived, and what it was answered.
@@ -63,6 +65,8 @@ struct Inner {
     violations: Vec<String>,
     restores: u64,
     deaths: u64,
+    /// The last push that the disk kept from being answered: what it wrote may come back when the endpoint dies.
+    refused: Option<(Vec<u8>, Timestamp)>,
     /// What the file held when it was last read, and how often it had been written to by then.
     read: Option<(u64, Arc<ServerState>)>,
 }
@@ -145,6 +149,7 @@ impl TestServer {
             violations: Vec::new(),
             restores: 0,
             deaths: 0,
+            refused: None,
             read: None,
         };
         Self { inner: Arc::new(Mutex::new(inner)), clock }
@@ -224,6 +229,8 @@ impl TestServer {
     /// # Panics
     /// If `path` is no [`TestServer::snapshot`].
     pub fn restore(&self, path: &Path, told: bool) {
+        // Whoever puts it in place has seen to the disk.
+        self.heal();
         let mut inner = self.inner.lock();
         let Inner { place, restores, model, snapshots, .. } = &mut *inner;
         model.restore(&snapshots[&name_of(path)], told);
@@ -272,6 +279,7 @@ impl TestServer {
     pub(crate) fn handle(&self, device: &str, request: &Request, token: &str) -> Option<Response> {
         let mut inner = self.inner.lock();
         let now = self.clock.now();
+        let failures = inner.disk_failures();
         let Inner { endpoint, random, tokens, .. } = &mut *inner;
         let answer = match tokens.get(token) {
             None => Answer::problem(Problem::new(ProblemCode::Unauthorized)),
@@ -290,7 +298,11 @@ impl TestServer {
             return None;
         }
         let said = inner.record(device, request, &answer, token);
-        inner.judge(request, token, now, answer.status, &said);
+        if answer.status >= 500 && inner.disk_failures() > failures {
+            inner.refuse(request, now);
+        } else {
+            inner.judge(request, token, now, answer.status, &said);
+        }
         Some(Response {
             status: answer.status,
             protocol: Some(PROTOCOL.to_string()),
@@ -302,188 +314,6 @@ impl TestServer {
 
     fn reopen(&self) {
         self.inner.lock().reopen();
-    }
-}
-
-/// The endpoint's machine, in a world on disks.
-impl TestServer {
-    /// Its process dies before the call to the disk after so many more; then, perhaps, its machine loses power.
-    pub(crate) fn die_after(&self, calls: u64, power: bool) {
-        if let Place::Disk { process, loses_power, .. } = &mut self.inner.lock().place {
-            process.die_after(calls);
-            *loses_power |= power;
-        }
-    }
-
-    /// No death is to come any more.
-    pub(crate) fn heal(&self) {
-        if let Place::Disk { process, loses_power, .. } = &mut self.inner.lock().place {
-            process.die_after(u64::MAX);
-            *loses_power = false;
-        }
-    }
-
-    /// Raised by every write to the file.
-    pub(crate) fn changes(&self) -> u64 {
-        self.inner.lock().changes()
-    }
-
-    /// What the file holds.
-    pub(crate) fn state(&self) -> rusqlite::Result<Arc<ServerState>> {
-        self.inner.lock().state()
-    }
-
-    /// Hands out everything that arrived so far.
-    pub(crate) fn with_exchanges<T>(&self, look: impl FnOnce(&[Exchange]) -> T) -> T {
-        look(&self.inner.lock().exchanges)
-    }
-
-    /// The same, and what took effect, in order.
-    pub(crate) fn stored(&self) -> (ServerState, Vec<StoredEffect>) {
-        let file = &self.inner.lock().file;
-        let both = read_state(file).and_then(|state| Ok((state, read_effects(file)?)));
-        both.expect("the server's file can be read")
-    }
-
-    /// Where a snapshot goes.
-    pub(crate) fn snapshot_path(&self, number: u32) -> PathBuf {
-        match &self.inner.lock().place {
-            Place::Disk { backups, .. } => backups.process().path(&format!("snapshot-{number}.db")),
-            Place::Folder(path) => path.with_extension(format!("snapshot-{number}")),
-        }
-    }
-
-    /// Whether it was ever restored.
-    pub(crate) fn went_back(&self) -> bool {
-        self.inner.lock().restores > 0
-    }
-
-    /// The first difference from the OpenAPI document or the model.
-    pub(crate) fn first_violation(&self) -> Option<String> {
-        self.inner.lock().violations.first().cloned()
-    }
-
-    /// Takes at most so many operations in one push.
-    pub(crate) fn limit_operations(&self, max_operations: u64) {
-        self.set_limits(EndpointLimits { max_operations, ..EndpointLimits::default() });
-    }
-
-    /// Adds what happened here to the table.
-    pub(crate) fn count(&self, coverage: &Coverage) {
-        let inner = self.inner.lock();
-        coverage.add("fault", "the server died", inner.deaths);
-        for (rule, count) in inner.model.rules() {
-            coverage.add("rule", *rule, *count);
-        }
-        for exchange in &inner.exchanges {
-            for result in exchange.answer["results"].as_array().into_iter().flatten() {
-                coverage.note("verdict", result["status"].as_str().unwrap_or_default());
-            }
-            let left_out = exchange.answer["applied"].as_u64().unwrap_or(0);
-            coverage.add("verdict", "applied, left out", left_out);
-            if let Some(code) = exchange.answer["code"].as_str() {
-                coverage.note("problem", code);
-            }
-            coverage.note("request", if exchange.route == Route::Push { "push" } else { "pull" });
-        }
-    }
-}
-
-impl Inner {
-    fn reopen(&mut self) {
-        self.endpoint = self.place.open(&self.types, self.limits);
-        self.file = self.place.look();
-    }
-
-    /// Raised by every write to the file, where that is known.
-    fn changes(&self) -> u64 {
-        match &self.place {
-            // A file of its own each time it was restored: their counts do not go on from each other.
-            Place::Disk { disk, name, .. } => disk.changes(name) + (self.restores << 40) + (self.deaths << 32),
-            Place::Folder(_) => 0,
-        }
-    }
-
-    /// What the file holds; read only if it was written to since.
-    fn state(&mut self) -> rusqlite::Result<Arc<ServerState>> {
-        let changes = self.changes();
-        if let Some((_, state)) = self.read.as_ref().filter(|(seen, _)| *seen == changes && changes > 0) {
-            return Ok(Arc::clone(state));
-        }
-        let state = Arc::new(read_state(&self.file)?);
-        self.read = Some((changes, Arc::clone(&state)));
-        Ok(state)
-    }
-
-    fn has_died(&self) -> bool {
-        matches!(&self.place, Place::Disk { process, .. } if process.is_dead())
-    }
-
-    /// The endpoint died while it answered `request`. It is started again, and has decided it or not.
-    fn revive(&mut self, request: &Request, now: Timestamp) {
-        self.deaths += 1;
-        // Nobody else had the file open: its log is recovered as after any death, not taken on from memory.
-        self.file = rusqlite::Connection::open_in_memory().expect("memory");
-        let nothing = SqliteStore::open_in_memory().expect("memory");
-        self.endpoint =
-            Embedded::new(nothing, Types::new(self.types.clone()).expect("the types are valid"), self.limits);
-        if let Place::Disk { disk, process, loses_power, .. } = &mut self.place {
-            if std::mem::take(loses_power) {
-                disk.lose_power();
-            }
-            *process = disk.process();
-        }
-        self.reopen();
-        let stored = read_state(&self.file).expect("what was committed can be read");
-        if self.model.compare(&stored).is_ok() {
-            return;
-        }
-        self.model.unheard(request.route, &request.body, now, &stored);
-        if let Err(difference) = self.model.compare(&stored) {
-            let request = String::from_utf8_lossy(&request.body);
-            self.violations.push(format!("durability: the endpoint died, and then {difference}\n  asked: {request}"));
-        }
-    }
-
-    /// Notes the exchange. Gives the answer's body.
-    fn record(&mut self, device: &str, request: &Request, answer: &Answer, token: &str) -> Value {
-        let path = match request.route {
-            Route::Push => "/v1/push",
-            Route::Pull => "/v1/pull",
-        };
-        let sent: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
-        let said: Value = serde_json::from_str(&answer.body).unwrap_or(Value::Null);
-        let checked = [contract::validate_request(path, &sent), contract::validate_answer(path, answer.status, &said)];
-        for difference in checked.into_iter().filter_map(Result::err).flatten() {
-            self.violations.push(format!("{path} of {device}: {difference}"));
-        }
-        self.exchanges.push(Exchange {
-            device: device.to_owned(),
-            route: request.route,
-            request: sent,
-            status: answer.status,
-            answer: said.clone(),
-            token: token.to_owned(),
-        });
-        said
-    }
-
-    /// Asks the model about an exchange, and after a push whether it finds in the file what it holds. Once they differ, all
-    /// that follows is of that: only the first difference is told.
-    fn judge(&mut self, request: &Request, token: &str, now: Timestamp, status: u16, said: &Value) {
-        let Some(claims) = self.tokens.get(token).filter(|_| self.violations.is_empty()).cloned() else { return };
-        let token = Token { user_id: &claims.user_id, scopes: &claims.scopes };
-        let judged = self.model.judge(request.route, &request.body, token, now, status, said).and_then(|()| {
-            if request.route == Route::Pull {
-                return Ok(());
-            }
-            let stored = self.state().map_err(|error| error.to_string())?;
-            self.model.compare(&stored).map_err(|difference| format!("stored: {difference}"))
-        });
-        if let Err(difference) = judged {
-            let request = String::from_utf8_lossy(&request.body);
-            self.violations.push(format!("model: {difference}\n  asked: {request}\n  said: {status} {said}"));
-        }
     }
 }
 
