@@ -8,6 +8,7 @@ mod golden;
 mod one_scope;
 mod pgtap;
 mod plans;
+mod shards;
 mod teeth;
 mod together;
 mod vectors;

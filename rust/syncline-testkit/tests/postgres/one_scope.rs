@@ -17,14 +17,23 @@ fn what_is_generated_for_registered_tables_names_one_scope_too() {
     let check = |text: &str| {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let output = std::process::Command::new(root.join("scripts/one-scope")).arg(file.path()).output().unwrap();
+        let output = std::process::Command::new(root.join("scripts/one-scope"))
+            .args(["--column", "team_id"])
+            .arg(file.path())
+            .output()
+            .unwrap();
         let said = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     };
     let (is_good, said) = check(&generated);
     assert!(is_good, "{said}");
-    // One that forgets the scope is seen.
-    let slip = generated.replacen("select p_scope,", "select 'x' || p_scope,", 1);
-    let (is_good, said) = check(&slip);
-    assert!(slip != generated && !is_good && said.contains("the scope of captures is not named"), "{said}");
+    // One that forgets the scope is seen, in our tables and in theirs.
+    for (part, instead, table) in
+        [("select p_scope,", "select 'x' || p_scope,", "captures"), ("t.team_id = p_scope and", "", "pins")]
+    {
+        let slip = generated.replacen(part, instead, 1);
+        let (is_good, said) = check(&slip);
+        let is_named = said.contains(&format!("the scope of {table} is not named"));
+        assert!(slip != generated && !is_good && is_named, "{said}");
+    }
 }
