@@ -120,7 +120,7 @@ impl Endpoint {
             Route::Pull => (Request::Pull(body), "/v1/pull"),
         };
         let scopes: BTreeSet<String> = [SCOPE.to_owned()].into();
-        let claims = Claims { user_id: USER.to_owned(), scopes };
+        let claims = Claims::new(USER.to_owned(), scopes);
         let now = Timestamp::from_millis(NOW_MS);
         let answer = self.embedded.handle(request, &claims, now, &mut self.random);
         let said: Value = serde_json::from_str(&answer.body).expect("answers are JSON");

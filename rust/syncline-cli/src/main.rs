@@ -35,7 +35,7 @@ enum Command {
     /// Make a token for an endpoint that made its own secret
     #[command(after_help = EXIT_CODES)]
     Token(serve::TokenCommandArgs),
-    /// Look into a device's file: its queue, an operation, its conflicts. Reads only
+    /// Look into a device's file: its queue, an operation, its conflicts; or at a database's registered tables. Reads only
     #[command(after_help = EXIT_CODES)]
     Inspect(inspect::InspectArgs),
     /// A team of devices works through a day on real data, over a network that misbehaves, and a checker gives the verdict

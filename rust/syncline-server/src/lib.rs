@@ -14,5 +14,5 @@ pub use config::{Config, LimitsConfig, ServeError, StoreConfig};
 pub use contract::openapi;
 pub use endpoint::{Answer, Claims, Concurrent, Embedded, Endpoint, EndpointLimits, Random, Request, replica_hash};
 pub use http::{Clock, Server, SystemClock, SystemRandom, open_endpoint, open_postgres, serve};
-pub use store::postgres::{PostgresConfig, PostgresEndpoint};
+pub use store::postgres::{PostgresConfig, PostgresEndpoint, RegisteredTable};
 pub use store::sqlite::SqliteStore;

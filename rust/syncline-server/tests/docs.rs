@@ -89,7 +89,7 @@ impl World {
             self.now = at.parse().unwrap();
         }
         let user_id = body["user_id"].as_str().unwrap_or("ada").to_owned();
-        let claims = Claims { user_id, scopes: ["team-1".to_owned()].into() };
+        let claims = Claims::new(user_id, ["team-1".to_owned()].into());
         let request = if path == "push" { Request::Push(text.as_bytes()) } else { Request::Pull(text.as_bytes()) };
         let answer = self.endpoint.handle(request, &claims, self.now, &mut self.random);
         if answer.status == 200 {

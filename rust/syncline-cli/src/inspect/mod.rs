@@ -1,6 +1,7 @@
-//! `syncline inspect`: a look into a device's file, also while an app works on it. It only reads.
+//! `syncline inspect`: a look into a device's file, also while an app works on it, or at the tables of a database. It only reads.
 
 mod json;
+mod tables;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +20,13 @@ const MOST: usize = 1_000;
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// The device's SQLite file
-    file: PathBuf,
+    #[arg(required_unless_present = "postgres")]
+    file: Option<PathBuf>,
+    /// Look at a database's registered tables instead, and what is wrong with them: `postgresql://…`, or `host=… user=…`; without a
+    /// value, what SYNCLINE_POSTGRES says. As the role that brought in the migrations. Ends with 1 if anything is found
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "",
+        conflicts_with_all = ["file", "operation", "conflict", "conflicts"])]
+    postgres: Option<String>,
     /// Show one operation, with the reason why it is not synced: its id, the beginning of it, or its sequence
     #[arg(long, value_name = "ID", conflicts_with_all = ["conflict", "conflicts"])]
     operation: Option<String>,
@@ -37,11 +44,17 @@ pub(crate) struct InspectArgs {
 /// Runs `syncline inspect`.
 ///
 /// # Errors
-/// The file is missing, is not a device's file, or there is nothing by that id.
+/// The file is missing, is not a device's file, or there is nothing by that id; or of a database, what it answers, and any finding.
 pub(crate) fn run(args: InspectArgs) -> Result<(), Failure> {
-    std::fs::metadata(&args.file).map_err(|error| Failure::file(&args.file, &error))?;
-    let look = Look { now: Timestamp::from_millis(output::now()), file: &args.file };
-    let inspection = Inspection::open(&args.file).map_err(|error| look.failure(error))?;
+    if let Some(url) = &args.postgres {
+        let tables = tables::read(url)?;
+        show(args.json, || tables::json(&tables), || tables::text(&tables))?;
+        return tables::verdict(&tables);
+    }
+    let file = args.file.unwrap_or_default();
+    std::fs::metadata(&file).map_err(|error| Failure::file(&file, &error))?;
+    let look = Look { now: Timestamp::from_millis(output::now()), file: &file };
+    let inspection = Inspection::open(&file).map_err(|error| look.failure(error))?;
     if let Some(id) = &args.operation {
         let (operation, why) = look.operation(&inspection, id)?;
         let json = || json::explained(&operation, &why, look.now);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use syncline_testkit::postgres::{Cluster, Durability};
 
 use super::serve::Endpoint;
-use super::{json, run, stderr, syncline, text};
+use super::{json, run, stderr, stdout, syncline, text};
 
 fn refused(folder: &Path, url: &str, more: &[&str]) -> Output {
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--postgres", url];
@@ -55,4 +55,44 @@ fn a_database_of_another_version_is_refused_in_one_line() {
         assert_eq!(output.status.code(), Some(code), "{more:?}: {said}");
         assert!(said.contains(sentence) && said.trim().lines().count() == 1, "{more:?}: {said}");
     }
+}
+
+/// A table that is no longer what was registered: here by a policy that was added since.
+#[test]
+fn inspect_shows_what_is_wrong_with_a_registered_table() {
+    let cluster = Cluster::start(Durability::None);
+    let url = cluster.database("inspected").url().to_owned();
+    let inspect = |more: &[&str]| run(["inspect", "--postgres", &url].iter().chain(more).copied());
+    assert!(stdout(&inspect(&[])).contains("No entity type"));
+    cluster.sql(
+        "inspected",
+        "CREATE TABLE public.notes (scope text NOT NULL, id text NOT NULL, title text, clock jsonb, PRIMARY KEY (scope, id));
+         ALTER TABLE public.notes ENABLE ROW LEVEL SECURITY;
+         SELECT syncline.register_table('note', 'public.notes');",
+    );
+    let output = inspect(&["--json"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        json(&output),
+        serde_json::json!({ "tables": [{ "entity_type": "note", "table": "notes", "problems": [] }] })
+    );
+
+    cluster.sql(
+        "inspected",
+        "CREATE POLICY mine ON public.notes FOR DELETE TO authenticated USING (title = current_user)",
+    );
+    let output = inspect(&[]);
+    let said = stdout(&output);
+    assert!(said.contains("note") && said.contains("its policy mine says more than the scope check"), "{said}");
+    assert_eq!((output.status.code(), stderr(&output).contains("finding")), (Some(1), true));
+    let found = json(&inspect(&["--json"]))["tables"][0]["problems"].as_array().unwrap().len();
+    assert_eq!(found, said.matches('!').count());
+
+    // Without a value, the environment says where.
+    let environment = syncline(["inspect", "--postgres"]).env("SYNCLINE_POSTGRES", &url).output().unwrap();
+    assert_eq!(environment.status.code(), Some(1));
+    assert!(
+        stderr(&syncline(["inspect", "--postgres"]).env_remove("SYNCLINE_POSTGRES").output().unwrap())
+            .contains("SYNCLINE_POSTGRES")
+    );
 }

@@ -244,7 +244,8 @@ impl Verifier {
             _ => None,
         };
         let scopes = scopes.filter(|scopes| !scopes.is_empty()).ok_or(AuthError::Forbidden)?;
-        Ok(Claims { user_id, scopes })
+        let all = if let Value::Object(all) = claims { all } else { Map::new() };
+        Ok(Claims { all, ..Claims::new(user_id, scopes) })
     }
 }
 

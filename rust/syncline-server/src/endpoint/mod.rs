@@ -23,6 +23,7 @@ use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use syncline_protocol::{
     MAX_INFLATED_BYTES, MAX_OPERATIONS, MAX_PAYLOAD_BYTES, Problem, ProblemCode, PullRequest, PushRequest, Timestamp,
 };
@@ -47,6 +48,15 @@ pub struct Claims {
     pub user_id: String,
     /// The scopes it opens.
     pub scopes: BTreeSet<String>,
+    /// All that it says, for a database whose own functions decide by it; empty if nothing more is known.
+    pub all: Map<String, Value>,
+}
+
+impl Claims {
+    /// Claims that say no more than this.
+    pub fn new(user_id: String, scopes: BTreeSet<String>) -> Self {
+        Self { user_id, scopes, all: Map::new() }
+    }
 }
 
 /// A request, its body inflated.

@@ -160,7 +160,7 @@ fn ce27_two_pushes_in_flight_carry_the_same_mark() {
 fn a_token_of_one_scope_reaches_no_other() {
     let mut world = World::new();
     world.push("A", vec![create(1, "e")]);
-    let claims = syncline_server::Claims { user_id: "ada".into(), scopes: ["other".to_owned()].into() };
+    let claims = syncline_server::Claims::new("ada".into(), ["other".to_owned()].into());
     let request = world.request("A", vec![create(2, "e")]);
     let refused = |world: &mut World, path, request| world.send_as(&claims, path, request).problem.unwrap().code;
     assert_eq!(refused(&mut world, "push", &request), "wrong_scope");

@@ -70,7 +70,7 @@ fn the_hash_is_over_the_payloads_text_as_received() {
     let create = op("A", 1, "create", "e", json!({"n": 1}), json!({}));
     world.push("A", vec![create.clone()]);
     let text = world.request("A", vec![create]).to_string().replace(r#"{"n":1}"#, r#"{"n":1.0}"#);
-    let claims = syncline_server::Claims { user_id: "ada".into(), scopes: ["team".to_owned()].into() };
+    let claims = syncline_server::Claims::new("ada".into(), ["team".to_owned()].into());
     let request = syncline_server::Request::Push(text.as_bytes());
     let answer = syncline_server::Endpoint::handle(&mut world.endpoint, request, &claims, world.now, &mut world.random);
     assert!(answer.body.contains("idempotency_key_reused"), "{}", answer.body);

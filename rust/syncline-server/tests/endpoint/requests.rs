@@ -180,7 +180,7 @@ fn unknown_members_are_ignored() {
 fn a_body_nested_without_end_is_answered() {
     let mut world = World::new();
     world.epoch();
-    let claims = Claims { user_id: "ada".into(), scopes: ["team".to_owned()].into() };
+    let claims = Claims::new("ada".into(), ["team".to_owned()].into());
     let head = r#"{"protocol":1,"user_id":"ada","scope":"team","device_id":"A","sent_at":"2026-05-01T12:00:00Z""#;
     for body in [
         format!("{head},\"later\":{}{}}}", "[".repeat(200_000), "]".repeat(200_000)),
@@ -204,7 +204,7 @@ fn no_value_is_repeated_in_a_problem() {
         json!({"dry_run": "s3cret"}),
     ] {
         let request = with(world.request("A", vec![]), members);
-        let claims = Claims { user_id: "s3cret".into(), scopes: ["team".to_owned()].into() };
+        let claims = Claims::new("s3cret".into(), ["team".to_owned()].into());
         let answer = world.send_as(&claims, "push", &request);
         assert!(answer.status >= 400 && !answer.body.contains("s3cret"), "{}", answer.body);
     }

@@ -87,7 +87,7 @@ fn a_locked_file_is_unavailable_and_not_a_defect() {
     assert!(matches!(store.transaction("team").map(|_| ()), Err(StorageError::Unavailable(_))));
     let mut world = World::over(store, json!({}));
     let pull = json!({"protocol": 1, "user_id": "ada", "scope": "team", "device_id": "A", "limit": 1});
-    let claims = syncline_server::Claims { user_id: "ada".into(), scopes: ["team".to_owned()].into() };
+    let claims = syncline_server::Claims::new("ada".into(), ["team".to_owned()].into());
     let request = pull.to_string();
     let request = syncline_server::Request::Pull(request.as_bytes());
     let answer = syncline_server::Endpoint::handle(&mut world.endpoint, request, &claims, world.now, &mut world.random);

@@ -52,7 +52,7 @@ impl World {
     /// Sends a request as its user, with a token for this world's scope.
     pub(crate) fn send(&mut self, path: &str, body: &Value) -> Answer {
         let user_id = body["user_id"].as_str().unwrap_or("ada").to_owned();
-        let claims = Claims { user_id, scopes: [self.scope.clone()].into() };
+        let claims = Claims::new(user_id, [self.scope.clone()].into());
         self.send_as(&claims, path, body)
     }
 

@@ -107,7 +107,7 @@ impl Side {
 }
 
 fn ask(endpoint: &mut Embedded<SqliteStore>, request: Request<'_>, scope: &str) -> String {
-    let claims = Claims { user_id: "bench".into(), scopes: [scope.to_owned()].into() };
+    let claims = Claims::new("bench".into(), [scope.to_owned()].into());
     let answer = endpoint.handle(request, &claims, Timestamp::from_millis(NOON), &mut SystemRandom);
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.body

@@ -6,7 +6,7 @@ use serde_json::Value;
 use syncline_core::transport::Route;
 use syncline_protocol::{PROTOCOL, PROTOCOL_HEADER, Timestamp};
 use syncline_server::endpoint::types::{TypeConfig, Types};
-use syncline_server::{Claims, Embedded, Endpoint as _, EndpointLimits, Random, Request, SqliteStore};
+use syncline_server::{Embedded, Endpoint as _, EndpointLimits, Random, Request, SqliteStore};
 
 use super::host::{Ability, Answered, Host, HostError, Sent};
 
@@ -75,7 +75,7 @@ impl Host for EmbeddedHost {
             Route::Push => Request::Push(sent.body),
             Route::Pull => Request::Pull(sent.body),
         };
-        let claims = Claims { user_id: sent.claims.user_id.clone(), scopes: sent.claims.scopes.clone() };
+        let claims = sent.claims.clone();
         let answer = self.endpoint.handle(request, &claims, self.now, &mut self.random);
         let headers = [
             ("content-type".to_owned(), answer.content_type.to_owned()),

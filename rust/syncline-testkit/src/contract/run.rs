@@ -138,7 +138,7 @@ impl<'h> Run<'h> {
             Some(scopes) => scopes.iter().filter_map(|scope| scope.as_str().map(str::to_owned)).collect(),
             None => [self.scope.clone()].into(),
         };
-        Ok(Claims { user_id, scopes })
+        Ok(Claims::new(user_id, scopes))
     }
 
     fn ledger(&mut self) -> Result<Option<BTreeMap<String, Value>>, String> {
@@ -165,7 +165,7 @@ impl<'h> Run<'h> {
     /// What a pull from the start shows, by "type/id".
     fn state(&mut self) -> Result<Value, String> {
         let (mut entities, mut cursor, mut last) = (Map::new(), Value::Null, 0);
-        let claims = Claims { user_id: "ada".to_owned(), scopes: [self.scope.clone()].into() };
+        let claims = Claims::new("ada".to_owned(), [self.scope.clone()].into());
         loop {
             let body = json!({
                 "protocol": 1, "user_id": "ada", "scope": self.scope, "device_id": "state-reader", "epoch": null,

@@ -165,7 +165,7 @@ impl<'h> Endpoints<'h> {
 
     /// Claims of `user` for the stream's scope.
     pub(super) fn claims(&self, user: &str) -> Claims {
-        Claims { user_id: user.to_owned(), scopes: BTreeSet::from([self.scope.clone()]) }
+        Claims::new(user.to_owned(), BTreeSet::from([self.scope.clone()]))
     }
 }
 

@@ -177,7 +177,7 @@ impl TestServer {
     /// Makes a token good for a user and scopes.
     pub fn allow(&self, token: &str, user_id: &str, scopes: &[&str]) {
         let scopes: BTreeSet<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
-        self.inner.lock().tokens.insert(token.to_owned(), Claims { user_id: user_id.to_owned(), scopes });
+        self.inner.lock().tokens.insert(token.to_owned(), Claims::new(user_id.to_owned(), scopes));
     }
 
     /// Makes a token good for nothing.

@@ -18,7 +18,7 @@ fn a_cluster_starts_stops_and_serves() {
     let database = cluster.database("first");
     assert_eq!(cluster.sql("first", "SELECT count(*) FROM syncline.settings"), "1");
     let endpoint = PostgresEndpoint::open(&PostgresConfig::new(database.url()), true).unwrap();
-    let claims = Claims { user_id: "ada".into(), scopes: ["team".to_owned()].into() };
+    let claims = Claims::new("ada".into(), ["team".to_owned()].into());
     let now = "2026-05-01T12:00:00Z".parse().unwrap();
     let answer = Concurrent::handle(&endpoint, Request::Push(b"{"), &claims, now, &mut NoRandom);
     assert_eq!((answer.status, answer.problem.unwrap().field.as_deref()), (400, Some("$")));

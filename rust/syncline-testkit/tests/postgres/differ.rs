@@ -160,7 +160,7 @@ impl Stream<'_> {
 
     /// Sends to both, and compares.
     fn exchange(&mut self, route: Route, device: &'static str, request: &Value, cursor: Option<usize>) -> Value {
-        let claims = Claims { user_id: "ada".into(), scopes: [self.scope.clone()].into() };
+        let claims = Claims::new("ada".into(), [self.scope.clone()].into());
         let mut answers = Vec::new();
         for (index, host) in self.hosts.iter_mut().enumerate() {
             let told = self.devices.get_mut(device).unwrap();

@@ -77,7 +77,7 @@ fn every_golden_request_gets_the_answer_on_record() {
             host.set_clock(exchange.now).unwrap();
             let request = meanings.fill(&exchange.request);
             let user_id = request["user_id"].as_str().unwrap_or("ada").to_owned();
-            let claims = Claims { user_id, scopes: ["team".to_owned()].into() };
+            let claims = Claims::new(user_id, ["team".to_owned()].into());
             let route = if exchange.path == "push" { Route::Push } else { Route::Pull };
             let body = request.to_string();
             let sent = Sent { route, body: body.as_bytes(), claims: &claims, http: None };

@@ -2,6 +2,7 @@
 //! PostgreSQL 15 or later; `scripts/test` has a part of its own for it.
 #![cfg(unix)]
 
+mod claims;
 mod cluster;
 mod differ;
 mod golden;

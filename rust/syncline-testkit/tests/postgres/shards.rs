@@ -121,7 +121,7 @@ fn ask(host: &mut Routed, route: Route, scope: &str, members: Value) -> (u16, Va
         "sent_at": "2026-05-01T12:00:00Z" });
     members.as_object().unwrap().iter().for_each(|(name, value)| body[name] = value.clone());
     let body = body.to_string();
-    let claims = Claims { user_id: "ada".into(), scopes: [scope.to_owned()].into() };
+    let claims = Claims::new("ada".into(), [scope.to_owned()].into());
     let answered = host.handle(Sent { route, body: body.as_bytes(), claims: &claims, http: None }).unwrap();
     (answered.status, serde_json::from_slice(&answered.body).unwrap())
 }

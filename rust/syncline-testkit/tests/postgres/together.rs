@@ -21,7 +21,7 @@ fn ask(endpoint: &PostgresEndpoint, path: &str, members: Value) -> Answer {
     members.as_object().unwrap().iter().for_each(|(name, value)| body[name] = value.clone());
     let body = body.to_string();
     let request = if path == "push" { Request::Push(body.as_bytes()) } else { Request::Pull(body.as_bytes()) };
-    let claims = Claims { user_id: "ada".into(), scopes: ["team".to_owned()].into() };
+    let claims = Claims::new("ada".into(), ["team".to_owned()].into());
     endpoint.handle(request, &claims, "2026-05-01T12:00:00Z".parse().unwrap(), &mut SystemRandom)
 }
 

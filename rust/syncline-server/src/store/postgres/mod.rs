@@ -14,7 +14,7 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use syncline_protocol::{Problem, ProblemCode, Timestamp};
 use tokio::runtime;
 use tokio_postgres::Row;
@@ -43,8 +43,8 @@ pub struct PostgresConfig {
     pub connections: usize,
     /// Seconds that the database may take for one request.
     pub statement_timeout_seconds: u32,
-    /// The claim in which the database hears of the allowed scopes. It reads the one that its own
-    /// `syncline.settings.scope_claim` names: this one, if it was `migrate` that made it.
+    /// The claim in which the database hears of the allowed scopes, where no more of the token is known. It reads the one that its
+    /// own `syncline.settings.scope_claim` names: this one, if it was `migrate` that made it.
     pub scope_claim: String,
     /// For tests: the database takes the time from here. It believes a superuser only.
     pub time_is_given: bool,
@@ -62,6 +62,17 @@ impl PostgresConfig {
             time_is_given: false,
         }
     }
+}
+
+/// An entity type whose records are rows of an ordinary table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredTable {
+    /// The entity type.
+    pub entity_type: String,
+    /// The table, with its schema where that is not in the search path.
+    pub name: String,
+    /// What is no longer as it was registered, one sentence each.
+    pub problems: Vec<String>,
 }
 
 /// The endpoint that Postgres is. Answers several requests at once.
@@ -139,6 +150,21 @@ impl PostgresEndpoint {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
+    /// The registered tables, by entity type. Only the role that brought in the migrations may ask.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn tables(&self) -> Result<Vec<RegisteredTable>, StorageError> {
+        let rows = self.call(
+            "SELECT r.entity_type, r.relation::text, coalesce(array_agg(c.problem ORDER BY c.problem) FILTER (WHERE c.problem IS NOT NULL), '{}')
+             FROM syncline.registered_tables r LEFT JOIN syncline.check_tables() c USING (entity_type)
+             GROUP BY r.entity_type, r.relation ORDER BY r.entity_type",
+            &[],
+        )?;
+        let table = |row: &Row| RegisteredTable { entity_type: row.get(0), name: row.get(1), problems: row.get(2) };
+        Ok(rows.iter().map(table).collect())
+    }
+
     /// Puts the operator's rules for entity types in place of those before: a JSON object, as `types` of `--config`.
     ///
     /// # Errors
@@ -169,8 +195,17 @@ impl PostgresEndpoint {
         })
     }
 
-    /// What the verified token says, as the database reads it.
+    /// What the verified token says, as the database reads it: all of it, so that functions of the app may decide by any of it.
     fn claims(&self, claims: &Claims) -> String {
+        if !claims.all.is_empty() {
+            let mut all = claims.all.clone();
+            all.entry("role").or_insert_with(|| json!("authenticated"));
+            let text = Value::Object(all).to_string();
+            // The database has no text with a NUL. Who asks is still known.
+            if !text.contains("\\u0000") {
+                return text;
+            }
+        }
         let mut document = json!({ "sub": claims.user_id, "role": "authenticated" });
         match self.scope_claim.strip_prefix('/') {
             None => document[&self.scope_claim] = json!(claims.scopes),
