@@ -4,7 +4,7 @@
 
 mod claims;
 mod cluster;
-mod differ;
+mod direct;
 mod golden;
 mod one_scope;
 mod pgtap;
@@ -49,6 +49,14 @@ fn hold(database: &str, statement: &str) -> Held {
     let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "held"));
     Held(child)
+}
+
+impl Held {
+    /// Commits it.
+    fn commit(mut self) {
+        use std::io::Write as _;
+        writeln!(self.0.stdin.as_mut().unwrap(), "COMMIT;").unwrap();
+    }
 }
 
 impl Drop for Held {
