@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-# Arguments for demo, chaos and bench, as: make demo ARGS="--seed 7 --json"
+# Arguments for demo, chaos, chaos-postgres and bench, as: make demo ARGS="--seed 7 --json"
 ARGS ?=
 
 .PHONY: help
@@ -26,6 +26,11 @@ demo: ## Three devices and an endpoint work through a bad day on real data; a ch
 chaos: ## Real processes over a bad network, killed at random for 30 minutes, then every rule; ARGS="--minutes 5 --seed 7"
 	@$(PROVIDE) libclang
 	@cargo run --locked --quiet -p syncline-cli --features chaos -- chaos $(ARGS)
+
+.PHONY: chaos-postgres
+chaos-postgres: ## Postgres killed 100 times, failed over, raced by writers and probed by strangers, 15 minutes; ARGS="--sample --part late"
+	@$(PROVIDE) libclang postgres
+	@cargo run --locked --quiet -p syncline-cli --features chaos -- chaos-postgres $(ARGS)
 
 .PHONY: test
 test: ## Every test and check, with a table at the end; SKIP="demo deny" leaves parts out

@@ -48,6 +48,10 @@ enum Command {
     #[cfg(feature = "chaos")]
     #[command(after_help = EXIT_CODES)]
     Chaos(chaos::ChaosArgs),
+    /// The endpoint's Postgres is killed, fails over, is raced and probed, by devices and by whoever may reach it. For tests
+    #[cfg(feature = "chaos")]
+    #[command(after_help = EXIT_CODES)]
+    ChaosPostgres(chaos::postgres::ChaosPostgresArgs),
     /// One device of the demo
     #[command(hide = true)]
     DemoDevice(demo::device::DeviceArgs),
@@ -75,6 +79,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Torture(args) => torture::run(args).await,
         #[cfg(feature = "chaos")]
         Command::Chaos(args) => chaos::run(args).await,
+        #[cfg(feature = "chaos")]
+        Command::ChaosPostgres(args) => chaos::postgres::run(args).await,
         Command::DemoDevice(args) => demo::device::run(args).await,
     }
 }

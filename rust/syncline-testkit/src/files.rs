@@ -26,6 +26,8 @@ pub struct LeftFile<'a> {
     pub journal: &'a mut Journal,
     /// How many completed operations are kept whatever their age.
     pub kept: u64,
+    /// The server went back in time: what it lost was sent again.
+    pub restores: bool,
     /// What the manager said last, with nothing waiting.
     pub metrics: Option<&'a QueueMetrics>,
 }
@@ -43,7 +45,7 @@ impl LeftFile<'_> {
 
     /// What broke of the rules about one file.
     fn alone(&mut self, state: &DeviceState) -> Vec<String> {
-        let allowed = Allowances { copied: self.shared_through > 0, restores: false };
+        let allowed = Allowances { copied: self.shared_through > 0, restores: self.restores };
         [queue::check(state, allowed), self.journal.check(state, self.kept)]
             .into_iter()
             .filter_map(Verdict::err)

@@ -142,11 +142,36 @@ impl Cluster {
     pub fn kill(&mut self) {
         let text = std::fs::read_to_string(self.data().join("postmaster.pid")).expect("it runs");
         let postmaster = text.lines().next().expect("the first line is the pid").to_owned();
-        // One that is stopped starts nobody any more.
+        // One that stands still starts nobody any more, and lets nobody know that it is gone.
         self.signal("STOP", &postmaster);
         let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
-        self.signal("KILL", &format!("{postmaster} {}", children.unwrap_or_default()));
+        self.signal("KILL", &format!("{} {postmaster}", children.unwrap_or_default()));
+        // Waits until they are gone.
         self.stop();
+    }
+
+    /// Stops a process of the server where it stands, as `walsender`, until [`Cluster::thaw`]. See `backend_type` of
+    /// `pg_stat_activity`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn freeze(&self, process: &str) {
+        self.signal("STOP", &self.processes(process));
+    }
+
+    /// Lets a process go on.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn thaw(&self, process: &str) {
+        self.signal("CONT", &self.processes(process));
+    }
+
+    fn processes(&self, kind: &str) -> String {
+        let asked = format!("SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE backend_type = '{kind}'");
+        let processes = self.sql("postgres", &asked);
+        assert!(!processes.is_empty(), "there is no {kind}");
+        processes
     }
 
     fn signal(&self, name: &str, processes: &str) {

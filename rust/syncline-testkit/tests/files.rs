@@ -56,6 +56,7 @@ impl Scene {
                 shared_through: 0,
                 journal,
                 kept: 100,
+                restores: false,
                 metrics: Some(metrics),
             })
             .collect();
@@ -123,7 +124,7 @@ fn what_was_seen_to_end_may_be_forgotten_once_enough_others_are_kept() {
         let mut scene = scene();
         let (device, journal, _) = &mut scene.devices[0];
         let (name, path) = (device.name.as_str(), device.config.database.as_path());
-        let mut file = LeftFile { name, path, shared_through: 0, journal, kept, metrics: None };
+        let mut file = LeftFile { name, path, shared_through: 0, journal, kept, restores: false, metrics: None };
         assert_eq!(file.look().unwrap(), Ok(()));
         Connection::open(path).unwrap().execute("DELETE FROM sync_queue WHERE sequence = 2", []).unwrap();
         let verdict = file.look().unwrap().map_err(|breach| format!("a: {breach}"));
@@ -164,7 +165,7 @@ fn what_nobody_cancelled_is_noticed_and_what_the_user_gave_up_is_not() {
     device.cancel(&receipts[0].id).unwrap();
     let look = |journal: &mut Journal| {
         let (name, path, metrics) = ("a", device.path(), None);
-        LeftFile { name, path, shared_through: 0, journal, kept: 100, metrics }.look().unwrap()
+        LeftFile { name, path, shared_through: 0, journal, kept: 100, restores: false, metrics }.look().unwrap()
     };
     assert_eq!(
         look(&mut journal),

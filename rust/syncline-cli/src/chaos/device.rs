@@ -54,6 +54,8 @@ pub(super) struct Device {
     /// Operations up to this sequence are in the file of a copy as well.
     pub(super) shared_through: u64,
     pub(super) forgets: bool,
+    /// The database may come back without what was acknowledged last.
+    restores: bool,
     author: Author,
     pub(super) random: StdRng,
 }
@@ -80,6 +82,7 @@ impl Device {
             figures: None,
             shared_through: 0,
             forgets,
+            restores: stage.restores,
             author: Author::new(name),
             random: StdRng::seed_from_u64(stage.seed.wrapping_add(number)),
         };
@@ -207,10 +210,10 @@ impl Device {
     }
 
     /// The faults stop. A network is reported only where there was none: a backoff must end by itself.
-    pub(super) async fn heal(&mut self) -> Result<(), DemoError> {
+    pub(super) async fn heal(&mut self, stage: &Stage) -> Result<(), DemoError> {
         self.line.set_weather(Weather::Clear);
         self.line.release();
-        if self.online { Ok(()) } else { self.set_online(true).await }
+        if self.online && !stage.is_short { Ok(()) } else { self.set_online(true).await }
     }
 
     /// Its token ends; a good one is there for the asking.
@@ -261,7 +264,8 @@ impl Device {
             path: &self.file,
             shared_through: self.shared_through,
             journal: &mut self.journal,
-            kept: Retention::default().count,
+            kept: if self.restores { 0 } else { Retention::default().count },
+            restores: self.restores,
             metrics: self.figures.as_ref().map(|figures| &figures.0),
         }
     }

@@ -7,6 +7,7 @@
 mod device;
 mod endpoint;
 mod life;
+pub(crate) mod postgres;
 mod report;
 mod stage;
 mod verdict;
@@ -20,12 +21,14 @@ use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 
 use crate::demo::checker::sabotage::{Sabotage, sabotage};
+use crate::demo::child::EndpointProcess;
 use crate::demo::{DemoError, make_empty};
 use crate::failure::Failure;
 use crate::output;
 use device::Device;
 use report::Report;
-use stage::Stage;
+use stage::{Length, Stage};
+use verdict::Drained;
 
 #[derive(Debug, Args)]
 pub(crate) struct ChaosArgs {
@@ -91,34 +94,49 @@ pub(crate) async fn run(args: ChaosArgs) -> Result<(), Failure> {
 }
 
 async fn play(args: &ChaosArgs, seed: u64, folder: &Path) -> Result<Report, DemoError> {
-    let length = Duration::from_secs_f64(args.minutes.clamp(0.1, 7.0 * 24.0 * 60.0) * 60.0);
-    let (stage, endpoint) = Stage::set(folder, seed, length, !args.json).await?;
-    stage.note(&format!("chaos for {length:?} with seed {seed}"));
-    let (hand_over, copy) = oneshot::channel();
-    let mut hand_over = Some(hand_over);
-    let mut lives = Vec::new();
-    for index in 0..args.devices {
-        // The last one forgets early, so that forgetting is seen too.
-        let forgets = index + 1 == args.devices;
-        let device = Device::new(&stage, &format!("device-{}", index + 1), forgets).await?;
-        lives.push(life::live(device, &stage, hand_over.take()));
-    }
-    let of_copy = async {
-        match copy.await {
-            Ok(device) => life::live(device, &stage, None).await.map(Some),
-            Err(_) => Ok(None),
-        }
-    };
-    let (devices, copy, endpoint) = tokio::try_join!(try_join_all(lives), of_copy, endpoint::live(endpoint, &stage))?;
-    let mut devices: Vec<Device> = devices.into_iter().chain(copy).collect();
-    let drained = verdict::drain(&mut devices, &stage).await?;
-    for device in &mut devices {
-        device.stop().await?;
-    }
-    endpoint.stop().await?;
+    let length = Length::Time(Duration::from_secs_f64(args.minutes.clamp(0.1, 7.0 * 24.0 * 60.0) * 60.0));
+    let (stage, endpoint) = Stage::set(folder, seed, length, None, !args.json).await?;
+    let (mut devices, endpoint) = live(&stage, endpoint, args.devices).await?;
+    let drained = end(&stage, &mut devices, endpoint).await?;
     if let Some(kind) = args.sabotage {
         sabotage(kind, &verdict::case(&devices, &stage))?;
     }
     let breaches = verdict::judge(&mut devices, &stage)?;
     Ok(Report::new(&stage, &devices, drained, breaches))
+}
+
+/// Everybody is at work until the time has passed.
+async fn live(
+    stage: &Stage,
+    endpoint: EndpointProcess,
+    count: u8,
+) -> Result<(Vec<Device>, EndpointProcess), DemoError> {
+    stage.note(&format!("chaos for {:?} with seed {}", stage.length, stage.seed));
+    let (hand_over, copy) = oneshot::channel();
+    let mut hand_over = Some(hand_over);
+    let mut lives = Vec::new();
+    for index in 0..count {
+        // The last one forgets early, so that forgetting is seen too.
+        let forgets = index + 1 == count;
+        let device = Device::new(stage, &format!("device-{}", index + 1), forgets).await?;
+        lives.push(life::live(device, stage, hand_over.take()));
+    }
+    let of_copy = async {
+        match copy.await {
+            Ok(device) => life::live(device, stage, None).await.map(Some),
+            Err(_) => Ok(None),
+        }
+    };
+    let (devices, copy, endpoint) = tokio::try_join!(try_join_all(lives), of_copy, endpoint::live(endpoint, stage))?;
+    Ok((devices.into_iter().chain(copy).collect(), endpoint))
+}
+
+/// The faults stop, everything drains, and every process ends.
+async fn end(stage: &Stage, devices: &mut [Device], endpoint: EndpointProcess) -> Result<Drained, DemoError> {
+    let drained = verdict::drain(devices, stage).await?;
+    for device in devices {
+        device.stop().await?;
+    }
+    endpoint.stop().await?;
+    Ok(drained)
 }

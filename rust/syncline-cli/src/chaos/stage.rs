@@ -10,28 +10,49 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
 use serde_json::json;
 use syncline_server::auth::Secret;
+use tokio::sync::Notify;
 
 use crate::demo::DemoError;
+use crate::demo::backend::Postgres;
 use crate::demo::child::EndpointProcess;
 use crate::demo::proxy::Line;
 use crate::demo::report::Stopwatch;
 use crate::output::thousands;
 use crate::secret;
 
+/// Of a hundred pushes to a database that dies, so many arrive twice.
+const DUPLICATES: u32 = 10;
+
 /// What everybody shares: the folder, the time, the way to the endpoint, and the counts.
 pub(super) struct Stage {
     pub(super) folder: PathBuf,
     pub(super) seed: u64,
     pub(super) secret: Secret,
-    length: Duration,
+    pub(super) length: Length,
+    /// The database may come back without what was acknowledged last.
+    pub(super) restores: bool,
+    /// A short run: once the faults have stopped, nobody waits for a backoff to end.
+    pub(super) is_short: bool,
     watch: Stopwatch,
     endpoint: Mutex<SocketAddr>,
+    /// Where the endpoint's database is, unless it is a file.
+    database: Mutex<Option<String>>,
+    /// The database is elsewhere now.
+    pub(super) database_moved: Notify,
     lines: Mutex<Vec<Arc<Line>>>,
     tally: Mutex<Tally>,
     /// Device ids that more than one file has used.
     pub(super) shared: Mutex<BTreeSet<String>>,
     log: Mutex<File>,
     progress: ProgressBar,
+}
+
+/// How long everybody is at work.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Length {
+    Time(Duration),
+    /// Until the database died so often.
+    Deaths(u64),
 }
 
 /// What was done so far.
@@ -43,6 +64,8 @@ pub(super) struct Tally {
     pub(super) refused: u64,
     pub(super) device_kills: u64,
     pub(super) endpoint_kills: u64,
+    /// Deaths of the whole database server.
+    pub(super) database_kills: u64,
     /// A second process on one file.
     pub(super) second_processes: u64,
     pub(super) copied_files: u64,
@@ -57,19 +80,29 @@ impl Stage {
     pub(super) async fn set(
         folder: &Path,
         seed: u64,
-        length: Duration,
+        length: Length,
+        postgres: Option<&Postgres>,
         visible: bool,
     ) -> Result<(Self, EndpointProcess), DemoError> {
-        std::fs::write(folder.join("types.json"), configuration().to_string())?;
-        let endpoint = EndpointProcess::start(folder, None).await?;
+        let configuration = match postgres {
+            Some(postgres) => postgres.configure(configuration()),
+            None => configuration(),
+        };
+        std::fs::write(folder.join("types.json"), configuration.to_string())?;
+        let database = postgres.map(|postgres| postgres.database.url().to_owned());
+        let endpoint = EndpointProcess::start(folder, database.as_deref()).await?;
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let stage = Self {
             folder: folder.to_owned(),
             seed,
             secret: secret::read(&secret::path(&folder.join("endpoint.db")))?,
             length,
+            restores: false,
+            is_short: false,
             watch: Stopwatch::start(),
             endpoint: Mutex::new(endpoint.address),
+            database: Mutex::new(database),
+            database_moved: Notify::new(),
             lines: Mutex::default(),
             tally: Mutex::default(),
             shared: Mutex::default(),
@@ -89,7 +122,10 @@ impl Stage {
 
     /// How much of the time has passed: 1 at its end.
     pub(super) fn passed(&self) -> f64 {
-        self.seconds() / self.length.as_secs_f64()
+        match self.length {
+            Length::Time(length) => self.seconds() / length.as_secs_f64(),
+            Length::Deaths(deaths) => self.tally().database_kills as f64 / deaths as f64,
+        }
     }
 
     /// A line of the log.
@@ -104,11 +140,15 @@ impl Stage {
             work(&mut tally);
             *tally
         };
+        let so_far = match self.length {
+            Length::Time(length) => {
+                format!("{:.1} of {:.1} minutes", self.seconds() / 60.0, length.as_secs_f64() / 60.0)
+            }
+            Length::Deaths(deaths) => format!("{} of {deaths} deaths of the database", tally.database_kills),
+        };
         self.progress.set_message(format!(
-            "seed {}, {:.1} of {:.1} minutes: {} operations acknowledged, {} kills of devices, {} of the endpoint",
+            "seed {}, {so_far}: {} operations acknowledged, {} kills of devices, {} of the endpoint",
             self.seed,
-            self.seconds() / 60.0,
-            self.length.as_secs_f64() / 60.0,
             thousands(tally.acknowledged),
             tally.device_kills,
             tally.endpoint_kills
@@ -122,16 +162,32 @@ impl Stage {
 
     /// A line to the endpoint, wherever that is.
     pub(super) async fn line(&self, number: u64) -> Result<Arc<Line>, DemoError> {
-        let address = *locked(&self.endpoint);
-        let line = Arc::new(Line::open(address, self.seed.wrapping_add(number)).await?);
+        let line = Arc::new(Line::open(self.endpoint(), self.seed.wrapping_add(number)).await?);
+        if matches!(self.length, Length::Deaths(_)) {
+            line.set_duplicates(DUPLICATES);
+        }
         locked(&self.lines).push(line.clone());
         // It may have moved meanwhile.
-        line.set_endpoint(*locked(&self.endpoint));
+        line.set_endpoint(self.endpoint());
         Ok(line)
     }
 
     pub(super) fn lines(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
         locked(&self.lines)
+    }
+
+    pub(super) fn endpoint(&self) -> SocketAddr {
+        *locked(&self.endpoint)
+    }
+
+    pub(super) fn database(&self) -> Option<String> {
+        locked(&self.database).clone()
+    }
+
+    /// The endpoint is to be started again, on another database.
+    pub(super) fn move_database(&self, url: &str) {
+        *locked(&self.database) = Some(url.to_owned());
+        self.database_moved.notify_one();
     }
 
     /// The endpoint was started again.
@@ -152,7 +208,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Small pushes, each rule once, and a schema that some writes break.
-fn configuration() -> serde_json::Value {
+pub(super) fn configuration() -> serde_json::Value {
     json!({
         "types": {
             "pin": { "conflict_rule": "last_writer_wins", "delete_rule": "update_wins" },

@@ -35,7 +35,7 @@ pub(super) async fn drain(devices: &mut [Device], stage: &Stage) -> Result<Drain
     stage.note("the faults stop");
     let watch = Stopwatch::start();
     for device in &mut *devices {
-        device.heal().await?;
+        device.heal(stage).await?;
     }
     let statuses: Vec<Status> = try_join_all(devices.iter().map(|device| device.ask(Command::Status))).await?;
     let operations = statuses.iter().map(Status::waiting).sum();

@@ -30,8 +30,9 @@ pub(crate) struct Postgres {
     pub(crate) database: syncline_testkit::postgres::Database,
 }
 
+/// Its name.
 #[cfg(feature = "chaos")]
-const DATABASE: &str = "app";
+pub(crate) const DATABASE: &str = "app";
 
 impl Backend {
     /// Starts what must run before the endpoint.
@@ -40,20 +41,10 @@ impl Backend {
     /// There is no PostgreSQL on this machine.
     #[cfg(feature = "chaos")]
     pub(crate) fn start(kind: Kind) -> Result<Self, DemoError> {
-        use syncline_testkit::postgres::{Cluster, Durability, find_binaries};
-        if kind == Kind::Sqlite {
-            return Ok(Self::Sqlite);
+        match kind {
+            Kind::Sqlite => Ok(Self::Sqlite),
+            Kind::Postgres => Postgres::start().map(Self::Postgres),
         }
-        if find_binaries().is_none() {
-            let missing = "there is no PostgreSQL 15 or later: install it (Debian: apt install postgresql), or set SYNCLINE_PG_BIN";
-            return Err(DemoError::Stuck(missing.to_owned()));
-        }
-        // Waiting for it must not hold up the other tasks of this thread.
-        Ok(Self::Postgres(tokio::task::block_in_place(|| {
-            let cluster = Cluster::start(Durability::Full);
-            let database = cluster.database(DATABASE);
-            Postgres { cluster, database }
-        })))
     }
 
     /// The address of the database; none if it is a file.
@@ -94,7 +85,26 @@ impl Backend {
 
 #[cfg(feature = "chaos")]
 impl Postgres {
-    fn configure(&self, mut configuration: Value) -> Value {
+    /// Starts a cluster with a database for the endpoint.
+    ///
+    /// # Errors
+    /// There is no PostgreSQL on this machine.
+    pub(crate) fn start() -> Result<Self, DemoError> {
+        use syncline_testkit::postgres::{Cluster, Durability, find_binaries};
+        if find_binaries().is_none() {
+            let missing = "there is no PostgreSQL 15 or later: install it (Debian: apt install postgresql), or set SYNCLINE_PG_BIN";
+            return Err(DemoError::Stuck(missing.to_owned()));
+        }
+        // Waiting for it must not hold up the other tasks of this thread.
+        Ok(tokio::task::block_in_place(|| {
+            let cluster = Cluster::start(Durability::Full);
+            let database = cluster.database(DATABASE);
+            Self { cluster, database }
+        }))
+    }
+
+    /// As [`Backend::configure`].
+    pub(crate) fn configure(&self, mut configuration: Value) -> Value {
         let types = configuration.as_object_mut().and_then(|members| members.remove("types")).unwrap_or_default();
         let types = types.to_string().replace('\'', "''");
         let limit = configuration["limits"]["request"]["max_operations"].as_u64().unwrap_or(500);

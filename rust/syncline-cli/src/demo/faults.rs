@@ -52,6 +52,8 @@ pub(crate) enum Weather {
 #[derive(Debug)]
 pub(crate) struct Luck {
     pub(crate) weather: Weather,
+    /// Of a hundred pushes, so many arrive twice.
+    pub(crate) duplicates: u32,
     ordered: VecDeque<Fault>,
     /// Pushes that still get through before all are held.
     until_holding: Option<usize>,
@@ -62,6 +64,7 @@ impl Luck {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             weather: Weather::Clear,
+            duplicates: 0,
             ordered: VecDeque::new(),
             until_holding: None,
             random: StdRng::seed_from_u64(seed),
@@ -127,6 +130,11 @@ impl Luck {
         }
     }
 
+    /// Whether the next push arrives twice. Draws nothing where none does: a seed means what it meant.
+    pub(crate) fn draw_duplicate(&mut self) -> bool {
+        self.duplicates > 0 && self.random.random_ratio(self.duplicates, 100)
+    }
+
     fn storm(&mut self) -> Fault {
         match self.random.random_range(0..100) {
             0..7 => Fault::DropBefore,
@@ -160,6 +168,8 @@ impl Luck {
 pub(crate) struct Counts {
     /// Requests that came in whole.
     pub(crate) requests: u64,
+    /// Pushes that arrived twice.
+    pub(crate) duplicated: u64,
     pub(crate) dropped_before: u64,
     /// … of exchanges that the endpoint answered with 200.
     pub(crate) dropped_after: u64,
@@ -183,6 +193,7 @@ pub(crate) struct Counts {
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.requests += other.requests;
+        self.duplicated += other.duplicated;
         self.dropped_before += other.dropped_before;
         self.dropped_after += other.dropped_after;
         self.delayed += other.delayed;

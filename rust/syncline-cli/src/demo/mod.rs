@@ -73,6 +73,9 @@ pub(crate) enum DemoError {
     #[cfg(feature = "chaos")]
     #[error("{0}")]
     Copy(#[from] syncline_testkit::server_copy::CopyError),
+    #[cfg(feature = "chaos")]
+    #[error("the database broke off: {0}")]
+    Database(#[from] tokio_postgres::Error),
 }
 
 impl From<DemoError> for Failure {

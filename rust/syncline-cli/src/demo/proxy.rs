@@ -51,6 +51,12 @@ impl Line {
         *self.shared.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
     }
 
+    /// From now on so many of a hundred pushes that pass arrive twice, side by side.
+    #[cfg(feature = "chaos")]
+    pub(crate) fn set_duplicates(&self, percent: u32) {
+        self.shared.with(|luck, _| luck.duplicates = percent);
+    }
+
     pub(crate) fn set_weather(&self, weather: Weather) {
         self.shared.with(|luck, _| luck.weather = weather);
     }
@@ -140,7 +146,14 @@ async fn exchange(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
         }
         Fault::None | Fault::DropAfter | Fault::Truncate | Fault::Reset | Fault::Hold => {}
     }
-    let answer = forward(endpoint, &request).await?;
+    let answer = if is_push && shared.with(|luck, _| luck.draw_duplicate()) {
+        shared.count(|counts| counts.duplicated += 1);
+        let (first, second) = tokio::join!(forward(endpoint, &request), forward(endpoint, &request));
+        // Whichever the device hears; the other one has had its effect as well, or none.
+        first.or(second)?
+    } else {
+        forward(endpoint, &request).await?
+    };
     shared.count(|counts| match status(&answer) {
         Some(401) => counts.unauthorized += 1,
         Some(413) => counts.too_large += 1,
@@ -220,6 +233,19 @@ async fn send(endpoint: SocketAddr, request: &Message, bytes: usize) -> io::Resu
     server.write_all(head.as_bytes()).await?;
     server.write_all(&request.body[..bytes]).await?;
     Ok(server)
+}
+
+/// Posts a body past every line, and gives the status and what is said.
+#[cfg(feature = "chaos")]
+pub(crate) async fn post(endpoint: SocketAddr, path: &str, token: &str, body: String) -> io::Result<(u16, Vec<u8>)> {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {endpoint}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    let answer = forward(endpoint, &Message { head, body: body.into_bytes() }).await?;
+    let status = status(&answer).ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((status, body_of(&answer).to_vec()))
 }
 
 fn is_header(line: &str, name: &str) -> bool {

@@ -92,3 +92,36 @@ fn a_demo_without_postgres_says_what_is_missing() {
     let said = stderr(&output);
     assert!(said.contains("no PostgreSQL 15 or later") && said.trim().lines().count() == 1, "{said}");
 }
+
+/// A sample of all parts is run by `scripts/test` by itself.
+#[test]
+fn chaos_on_postgres_tells_what_was_done() {
+    let parts = ["--part", "scopes", "--part", "cursor"];
+    let output = run(["chaos-postgres", "--sample", "--seed", "7", "--json"].into_iter().chain(parts));
+    let report = json(&output);
+    assert!(output.status.success(), "{report:#}");
+    assert_eq!((&report["holds"], &report["seed"]), (&true.into(), &7.into()));
+    let [cursor, scopes] = report["parts"].as_array().unwrap().as_slice() else { panic!("{report:#}") };
+    assert_eq!((&cursor["part"], &scopes["part"]), (&"cursor".into(), &"scopes".into()));
+    assert_eq!(cursor["figures"]["versions_met_in_order"], 20_000, "{report:#}");
+    assert!(cursor["figures"]["looks_of_the_reader"].as_u64() > Some(50), "{report:#}");
+    assert!(scopes["figures"]["requests"].as_u64() >= Some(800), "{report:#}");
+    assert!(stderr(&output).is_empty(), "no progress without a terminal");
+}
+
+#[test]
+fn each_slip_on_postgres_is_noticed_and_named() {
+    let cases = [
+        ("deaths", "lose", "is completed, and was applied 0 times"),
+        ("synchronous", "hurry", "acknowledged operations were not on the synchronous standby"),
+        ("cursor", "skip", "20000 versions were committed, 20000 are stored, the reader met "),
+        ("scopes", "leak", "a create under the key, the id and the entity of "),
+    ];
+    for (part, kind, sentence) in cases {
+        let output = run(["chaos-postgres", "--sample", "--part", part, "--sabotage", kind]);
+        let report = stdout(&output);
+        assert_eq!(output.status.code(), Some(1), "{kind}: {report}");
+        assert!(report.contains(sentence) && report.contains("Promises are broken."), "{kind}: {report}");
+        assert!(stderr(&output).contains("the rules do not hold"), "{kind}");
+    }
+}
