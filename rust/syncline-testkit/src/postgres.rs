@@ -67,7 +67,15 @@ impl Cluster {
     /// # Panics
     /// See [`Cluster::start`].
     pub fn start_with(durability: Durability, settings: &[&str]) -> Self {
-        let mut cluster = Self::prepare(durability, settings);
+        Self::start_of(binaries(), durability, settings)
+    }
+
+    /// The same of the version whose binaries are in a folder.
+    ///
+    /// # Panics
+    /// See [`Cluster::start`].
+    pub fn start_of(binaries: PathBuf, durability: Durability, settings: &[&str]) -> Self {
+        let mut cluster = Self::prepare(binaries, durability, settings);
         cluster.resume();
         cluster
     }
@@ -77,7 +85,7 @@ impl Cluster {
     /// # Panics
     /// If the copy cannot be made or started.
     pub fn standby(&self, durability: Durability) -> Self {
-        let mut standby = Self::prepare(durability, &[]);
+        let mut standby = Self::prepare(self.bin.clone(), durability, &[]);
         let mut copy = standby.command("pg_basebackup");
         copy.args(["--write-recovery-conf", "--checkpoint", "fast", "--no-sync", "--username", SUPERUSER, "--host"]);
         succeed(copy.arg(self.socket()).arg("--pgdata").arg(standby.data()));
@@ -94,8 +102,7 @@ impl Cluster {
     }
 
     /// A folder with nothing in it, and how a cluster in it would be started.
-    fn prepare(durability: Durability, settings: &[&str]) -> Self {
-        let bin = find_binaries().expect("PostgreSQL 15 or later: install it (Debian: apt install postgresql-15)");
+    fn prepare(bin: PathBuf, durability: Durability, settings: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("syncline-pg-").tempdir().expect("a folder can be made");
         let user = unprivileged(folder.path());
         if let Some((user, group)) = user {
@@ -208,6 +215,35 @@ impl Cluster {
         self.existing(name)
     }
 
+    /// What `pg_dump` makes of a database.
+    ///
+    /// # Panics
+    /// With its message.
+    pub fn dump(&self, database: &str) -> String {
+        let mut command = self.command("pg_dump");
+        let done =
+            command.args(["-U", SUPERUSER, "-h"]).arg(self.socket()).arg(database).output().expect("pg_dump runs");
+        assert!(done.status.success(), "pg_dump: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).expect("a database of ours is UTF-8")
+    }
+
+    /// Makes a database of a dump, in one transaction, and first the roles that the migrations make: a dump names them only.
+    ///
+    /// # Panics
+    /// With the database's message.
+    pub fn restore(&self, name: &str, dump: &str) -> Database {
+        for role in ["anon", "authenticated", "service_role", "syncline_server"] {
+            let make = format!("CREATE ROLE {role} NOLOGIN NOINHERIT");
+            self.sql(
+                "postgres",
+                &format!("DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN {make}; END IF; END $$"),
+            );
+        }
+        let database = self.empty_database(name);
+        self.sql(name, &format!("BEGIN;\n{dump}\nCOMMIT;"));
+        database
+    }
+
     /// A database that is there already: of a standby, its primary's.
     pub fn existing(&self, name: &str) -> Database {
         Database { url: format!("host={} user={SUPERUSER} dbname={name}", self.folder.path().display()) }
@@ -248,7 +284,10 @@ impl Cluster {
 
     /// A command of this Postgres, run as the cluster's user.
     pub fn command(&self, name: &str) -> Command {
-        self.prepared(Command::new(self.bin.join(name)))
+        let programs = [self.bin.join(name)].into_iter().chain(debian().map(|folder| folder.join(name)));
+        // Where there is the server alone, the programs around it are those of another version.
+        let program = programs.into_iter().find(|program| program.exists()).unwrap_or_else(|| PathBuf::from(name));
+        self.prepared(Command::new(program))
     }
 
     fn prepared(&self, mut command: Command) -> Command {
@@ -299,8 +338,17 @@ pub fn find_binaries() -> Option<PathBuf> {
         let output = Command::new("pg_config").arg("--bindir").output().ok()?;
         Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
     };
-    let debian = (15..=18).rev().map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin")));
-    debian.chain(std::iter::once_with(configured).flatten()).find(is_whole)
+    debian().chain(std::iter::once_with(configured).flatten()).find(is_whole)
+}
+
+/// Those of the version that tests are run on.
+fn binaries() -> PathBuf {
+    find_binaries().expect("PostgreSQL 15 or later: install it (Debian: apt install postgresql-15)")
+}
+
+/// Where Debian puts the binaries of each version.
+pub fn debian() -> impl Iterator<Item = PathBuf> {
+    (15..=18).rev().map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin")))
 }
 
 /// Whom Postgres runs as, if we are root: user and group.

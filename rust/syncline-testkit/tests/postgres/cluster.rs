@@ -17,6 +17,10 @@ fn a_cluster_starts_stops_and_serves() {
     let mut cluster = Cluster::start(Durability::None);
     let database = cluster.database("first");
     assert_eq!(cluster.sql("first", "SELECT count(*) FROM syncline.settings"), "1");
+    let version = cluster.command("postgres").arg("--version").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let runs = cluster.sql("first", "SHOW server_version");
+    assert!(version.contains(runs.split(' ').next().unwrap()), "{version} is meant, {runs} runs");
     let endpoint = PostgresEndpoint::open(&PostgresConfig::new(database.url()), true).unwrap();
     let claims = Claims::new("ada".into(), ["team".to_owned()].into());
     let now = "2026-05-01T12:00:00Z".parse().unwrap();

@@ -12,6 +12,7 @@ mod plans;
 mod shards;
 mod teeth;
 mod together;
+mod upgrade;
 mod vectors;
 
 use std::sync::{LazyLock, Mutex};

@@ -8,33 +8,37 @@ use syncline_server::{Answer, Claims, Concurrent as _, PostgresConfig, PostgresE
 
 const WRITERS: usize = 8;
 const PUSHES: usize = 12;
-const OPERATIONS: usize = 5;
+pub(super) const OPERATIONS: usize = 5;
 
-fn open(url: &str) -> PostgresEndpoint {
+pub(super) fn open(url: &str) -> PostgresEndpoint {
     let config = PostgresConfig { statement_timeout_seconds: 30, ..PostgresConfig::new(url) };
     PostgresEndpoint::open(&config, false).unwrap()
 }
 
-fn ask(endpoint: &PostgresEndpoint, path: &str, members: Value) -> Answer {
+pub(super) fn ask(endpoint: &PostgresEndpoint, path: &str, members: Value) -> Answer {
+    ask_in(endpoint, "team", path, members)
+}
+
+pub(super) fn ask_in(endpoint: &PostgresEndpoint, scope: &str, path: &str, members: Value) -> Answer {
     let mut body =
-        json!({"protocol": 1, "user_id": "ada", "scope": "team", "sent_at": "2026-05-01T12:00:00Z", "limit": 1000});
+        json!({"protocol": 1, "user_id": "ada", "scope": scope, "sent_at": "2026-05-01T12:00:00Z", "limit": 1000});
     members.as_object().unwrap().iter().for_each(|(name, value)| body[name] = value.clone());
     let body = body.to_string();
     let request = if path == "push" { Request::Push(body.as_bytes()) } else { Request::Pull(body.as_bytes()) };
-    let claims = Claims::new("ada".into(), ["team".to_owned()].into());
+    let claims = Claims::new("ada".into(), [scope.to_owned()].into());
     endpoint.handle(request, &claims, "2026-05-01T12:00:00Z".parse().unwrap(), &mut SystemRandom)
 }
 
-fn body(answer: &Answer) -> Value {
+pub(super) fn body(answer: &Answer) -> Value {
     assert_eq!(answer.status, 200, "{}", answer.body);
     serde_json::from_str(&answer.body).unwrap()
 }
 
-fn epoch(endpoint: &PostgresEndpoint) -> Value {
+pub(super) fn epoch(endpoint: &PostgresEndpoint) -> Value {
     body(&ask(endpoint, "pull", json!({"device_id": "first"})))["epoch"].clone()
 }
 
-fn push(endpoint: &PostgresEndpoint, epoch: &Value, device: &str, first: usize) -> Answer {
+pub(super) fn push(endpoint: &PostgresEndpoint, epoch: &Value, device: &str, first: usize) -> Answer {
     let operations: Vec<_> = (first..first + OPERATIONS)
         .map(|sequence| {
             json!({"id": format!("{device}-{sequence}"), "idempotency_key": format!("{device}/{sequence}"), "sequence": sequence,

@@ -4,23 +4,22 @@
 //! one nothing may be lost in the first place. The process that writes checkpoints is kept from working until everybody has been
 //! at work on the new primary for a while: until then its control file names the timeline of before.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rusqlite::{Connection, OpenFlags};
 use syncline_testkit::postgres::{Cluster, Durability};
 
 use super::super::stage::{Length, Stage};
 use super::super::{end, live};
 use super::flood::Flood;
+use super::losses::{Losses, missing};
 use super::report::Outcome;
 use super::{Scene, Slip, elsewhere, judge};
 use crate::demo::DemoError;
 use crate::demo::backend::{DATABASE, Postgres};
 use crate::demo::report::Stopwatch;
-use crate::demo::team::{SCOPE, pause};
+use crate::demo::team::pause;
 
 const DEVICES: u8 = 3;
 /// Everything is sent again after each failover: there should be no more of it than is needed to see a loss.
@@ -33,8 +32,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// What was seen when standbys took over.
 #[derive(Default)]
 struct Seen {
-    lost_by_devices: u64,
-    lost_by_flood: u64,
+    losses: Losses,
     /// The control file still named the old timeline when everybody was at work again.
     windows: u64,
 }
@@ -57,8 +55,8 @@ pub(super) async fn run(scene: &Scene<'_>, synchronous: bool) -> Result<Outcome,
     outcome.breaches.extend(verdict(&seen, &stage, synchronous));
     outcome.figures.insert(0, ("failovers", stage.tally().database_kills));
     outcome.figures.extend([
-        ("operations of devices that the new primaries lacked", seen.lost_by_devices),
-        ("operations of the flood that the new primaries lacked", seen.lost_by_flood),
+        ("operations of devices that the new primaries lacked", seen.losses.of_devices),
+        ("operations of the flood that the new primaries lacked", seen.losses.of_flood),
         ("failovers with work before the next checkpoint", seen.windows),
     ]);
     outcome.figures.extend(flood.figures());
@@ -66,7 +64,7 @@ pub(super) async fn run(scene: &Scene<'_>, synchronous: bool) -> Result<Outcome,
 }
 
 fn verdict(seen: &Seen, stage: &Stage, synchronous: bool) -> Vec<String> {
-    let lost = seen.lost_by_devices + seen.lost_by_flood;
+    let lost = seen.losses.of_devices + seen.losses.of_flood;
     let mut breaches = Vec::new();
     if synchronous && lost > 0 {
         breaches.push(format!("standby: {lost} acknowledged operations were not on the synchronous standby"));
@@ -120,12 +118,9 @@ async fn fail_over(
             standby
         })
         .await?;
-        let (devices, of_flood) = missing(stage, &standby, flood)?;
-        seen.lost_by_devices += devices;
-        seen.lost_by_flood += of_flood;
-        stage.note(&format!(
-            "the standby is promoted, without {devices} operations of devices and {of_flood} of the flood"
-        ));
+        let losses = missing(stage, &standby, DATABASE, flood)?;
+        seen.losses += losses;
+        stage.note(&format!("the standby is promoted, without {losses:?}"));
         let was = stage.endpoint();
         stage.move_database(standby.existing(DATABASE).url());
         while stage.endpoint() == was {
@@ -157,42 +152,4 @@ async fn until(cluster: &Cluster, statement: &str, wanted: &str) -> Result<(), D
         pause(GLANCE).await;
     }
     Ok(())
-}
-
-/// How many operations that devices, and the flood, believe completed the new primary has never heard of.
-fn missing(stage: &Stage, standby: &Cluster, flood: &Flood) -> Result<(u64, u64), DemoError> {
-    let here =
-        standby.sql(DATABASE, &format!("SELECT idempotency_key FROM syncline.operations WHERE scope = '{SCOPE}'"));
-    let here: BTreeSet<&str> = here.lines().collect();
-    let mut completed = BTreeSet::new();
-    for entry in std::fs::read_dir(&stage.folder)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".db") && name.contains("device-") {
-            completed.extend(completed_keys(&path)?);
-        }
-    }
-    let of_devices = completed.iter().filter(|key| !here.contains(key.as_str())).count() as u64;
-    let mut of_flood = 0;
-    for (name, acknowledged) in flood.acknowledged() {
-        let statement = format!(
-            "SELECT count(*) FROM syncline.operations
-             WHERE scope = 'flood' AND device_id = '{name}' AND sequence <= {acknowledged}"
-        );
-        of_flood += acknowledged - standby.sql(DATABASE, &statement).parse::<u64>().unwrap_or(0);
-    }
-    Ok((of_devices, of_flood))
-}
-
-/// The keys under which a device, which is at work, knows its operations as applied.
-fn completed_keys(file: &std::path::Path) -> Result<Vec<String>, rusqlite::Error> {
-    let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    db.pragma_update(None, "query_only", true)?;
-    db.busy_timeout(Duration::from_secs(5))?;
-    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let mut rows = db.prepare(
-        "SELECT idempotency_key || CASE WHEN key_try > 1 THEN '#' || key_try ELSE '' END FROM sync_queue
-         WHERE status = 'completed' AND verdict IN ('applied', 'merged')",
-    )?;
-    rows.query_map([], |row| row.get(0))?.collect()
 }

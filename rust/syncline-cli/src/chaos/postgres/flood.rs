@@ -197,7 +197,8 @@ impl Pusher {
                 let epoch = answer["epoch"].as_str().unwrap_or_default().to_owned();
                 Ok(Heard::Behind(epoch, answer["mark"].as_u64().unwrap_or(0)))
             }
-            (429 | 503, _) => Ok(Heard::Nothing),
+            // 500: for a moment there was no such database.
+            (429 | 500 | 503, _) => Ok(Heard::Nothing),
             _ => Err(DemoError::Child(format!("{name} was refused: {status} {answer}"))),
         }
     }

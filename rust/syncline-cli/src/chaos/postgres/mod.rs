@@ -3,6 +3,7 @@
 //!
 //! - `deaths`: the whole server is killed with SIGKILL while devices and a flood of pushes are at work, a tenth of them sent twice.
 //! - `late`, `synchronous`: the primary is killed with the link to its standby frozen, and the standby takes over.
+//! - `restore`: a dump of a while ago is restored, elsewhere or where it came from.
 //! - `cursor`: writers wait between the number and the commit, and a reader follows at their heels.
 //! - `scopes`: two users in two scopes use whatever is the other's.
 //!
@@ -12,8 +13,10 @@ mod cursor;
 mod deaths;
 mod failover;
 mod flood;
+mod losses;
 mod probes;
 mod report;
+mod restore;
 mod scopes;
 
 use std::path::{Path, PathBuf};
@@ -38,7 +41,7 @@ pub(crate) struct ChaosPostgresArgs {
     /// What to run, in this order; without it, everything. May be given more than once
     #[arg(long = "part", value_enum, value_name = "PART")]
     parts: Vec<Part>,
-    /// A short sample: a few deaths, a failover of each kind, 20,000 rows, a few hundred probes
+    /// A short sample: a few deaths, a failover and a restore of each kind, 20,000 rows, a few hundred probes
     #[arg(long)]
     sample: bool,
     /// Draws every choice that is ours; what the system does in between is its own. Without it: a new one
@@ -50,8 +53,8 @@ pub(crate) struct ChaosPostgresArgs {
     /// Keep all files in this folder, which must be empty or not exist; a run that fails keeps its files anyway
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
-    /// Break something, to see that it is noticed. `skip` is for `cursor`, `leak` for `scopes`, `hurry` for `synchronous`, the
-    /// others for the parts with devices
+    /// Break something, to see that it is noticed. `hurry` is for `synchronous`, `skip` for `cursor`, `leak` for
+    /// `scopes`, the others for the parts with devices
     #[arg(long, value_enum, value_name = "KIND")]
     sabotage: Option<Slip>,
 }
@@ -65,6 +68,8 @@ enum Part {
     Late,
     /// A standby that was waited for takes over.
     Synchronous,
+    /// A dump of a while ago is restored.
+    Restore,
     /// Numbers are drawn, and committed late.
     Cursor,
     /// Two scopes try to see each other.
@@ -72,13 +77,14 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Deaths, Self::Late, Self::Synchronous, Self::Cursor, Self::Scopes];
+    const ALL: [Self; 6] = [Self::Deaths, Self::Late, Self::Synchronous, Self::Restore, Self::Cursor, Self::Scopes];
 
     fn name(self) -> &'static str {
         match self {
             Self::Deaths => "deaths",
             Self::Late => "late",
             Self::Synchronous => "synchronous",
+            Self::Restore => "restore",
             Self::Cursor => "cursor",
             Self::Scopes => "scopes",
         }
@@ -125,12 +131,13 @@ impl Slip {
 struct Sizes {
     deaths: u64,
     failovers: u64,
+    restores: u64,
     rows: u64,
     probes: u64,
 }
 
-const WHOLE: Sizes = Sizes { deaths: 100, failovers: 5, rows: 1_000_000, probes: 10_000 };
-const SAMPLE: Sizes = Sizes { deaths: 6, failovers: 1, rows: 20_000, probes: 400 };
+const WHOLE: Sizes = Sizes { deaths: 100, failovers: 5, restores: 4, rows: 1_000_000, probes: 10_000 };
+const SAMPLE: Sizes = Sizes { deaths: 6, failovers: 1, restores: 2, rows: 20_000, probes: 400 };
 
 /// What a part is told.
 struct Scene<'a> {
@@ -198,6 +205,7 @@ async fn play(args: &ChaosPostgresArgs, seed: u64, folder: &Path) -> Result<Repo
             Part::Deaths => deaths::run(&scene).await,
             Part::Late => failover::run(&scene, false).await,
             Part::Synchronous => failover::run(&scene, true).await,
+            Part::Restore => restore::run(&scene).await,
             Part::Cursor => cursor::run(&scene).await,
             Part::Scopes => scopes::run(&scene).await,
         };
