@@ -27,8 +27,7 @@ const TOKEN_SECONDS: i64 = 24 * 60 * 60;
 const TOLD: usize = 10;
 
 /// A key is found whatever its scope.
-const LEAK: (&str, &str, &str) =
-    ("load", "k.scope = r.scope and k.idempotency_key = o.key", "k.idempotency_key = o.key");
+const LEAK: (&str, &str, &str) = ("load", "x.scope = r.scope\n      and x.idempotency_key >=", "x.idempotency_key >=");
 
 /// One of the two.
 struct Person {
