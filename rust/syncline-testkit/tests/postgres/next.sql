@@ -5,14 +5,15 @@
 -- can hold what the migration wants while it waits for what the migration has.
 lock table syncline.settings in access exclusive mode;
 
-alter table syncline.settings add column answers_kept_days int not null default 30 check (answers_kept_days >= 1);
+-- In the order opposite to that of a push.
+alter table syncline.operations add column by_version text not null default 'first';
+create index operations_by_entity on syncline.operations (scope, entity_type, entity_id);
+analyze syncline.operations;
 alter table syncline.scopes add column renewed_at bigint;
 alter table syncline.devices add column seen_at bigint not null default 0;
 -- A default that is not constant: the table is written anew.
 alter table syncline.entities add column drawn double precision not null default random();
-alter table syncline.operations add column by_version text not null default 'first';
-create index operations_by_entity on syncline.operations (scope, entity_type, entity_id);
-analyze syncline.operations;
+alter table syncline.settings add column answers_kept_days int not null default 30 check (answers_kept_days >= 1);
 
 do $$
 declare

@@ -54,11 +54,13 @@ fn a_populated_dump_is_upgraded_while_pushes_arrive() {
                 }
             });
         }
+        // Also when the upgrade fails: nobody would end otherwise.
+        let over = Over(&is_over);
         let reader = scope.spawn(|| follow(&endpoint, &epoch, &is_over));
         wait_for(&pushed, WRITERS * PUSHES);
         cluster.sql("upgraded", &format!("BEGIN;\n{NEXT}\nCOMMIT;"));
         wait_for(&pushed, pushed.load(Ordering::SeqCst) + WRITERS * PUSHES);
-        is_over.store(true, Ordering::SeqCst);
+        drop(over);
         reader.join().unwrap()
     });
 
@@ -97,6 +99,15 @@ fn populated(vectors: &[Vector]) -> (String, String) {
          UPDATE public.gauges SET level = level + 1 WHERE id < 'g2'",
     );
     (cluster.dump("first"), cluster.sql("first", CONTENT))
+}
+
+/// Says that it is over, when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// A lock that is waited for too long is 503, and asks to come again.
