@@ -100,7 +100,9 @@ language sql immutable set search_path = '' as $$
     when not coalesce(syncline.is_id(p_entity_id), false) then 'its id is not 1 to 128 characters without control characters'
     when octet_length(p_record::text) > 1048576 and syncline.compact_bytes(p_record) > 1048576 then 'it is larger than 1048576 bytes'
     when jsonb_path_exists(p_record, 'strict $.**{33}') then 'it is nested deeper than 32 levels'
-    when jsonb_path_exists(p_record, 'strict $.** ? (@ >= 9007199254740991.5 || @ <= -9007199254740991.5)')
+    -- As in a payload: beyond 10^21 readers print an exponent, and nobody takes it for an exact integer.
+    when jsonb_path_exists(p_record, 'strict $.** ? (@ >= 9007199254740991.5 && @ < 999999999999999934464
+      || @ <= -9007199254740991.5 && @ > -999999999999999934464 || @ > 1.7976931348623158e308 || @ < -1.7976931348623158e308)')
     then 'it holds a number beyond 2^53 - 1' end
 $$;
 

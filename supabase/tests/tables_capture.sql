@@ -125,8 +125,9 @@ select is((select count(*) from syncline.entities where scope = 'bulk' and entit
 -- What no record can hold waits, and is reported; all else goes on.
 select pg_temp.become('ada', array['team']);
 insert into public.test_pins (scope, id, title, extra) values ('team', 'huge', repeat('x', 1100000), null), ('team', 'fine', 'x', null),
-  ('team', 'deep', 'x', (repeat('[', 40) || repeat(']', 40))::jsonb), ('team', 'big', 'x', '{"n": 9007199254740993}'), ('team', E'con\ttrol', 'x', null);
+  ('team', 'deep', 'x', (repeat('[', 40) || repeat(']', 40))::jsonb), ('team', 'big', 'x', '{"n": 9007199254740993}'), ('team', E'con\ttrol', 'x', null), ('team', 'far', 'x', '{"n": 1e21}');
 select is(pg_temp.changes(pg_temp.pull('team')) -> 'pin/fine', '{"title": "x", "state": "open"}', 'a row beside one that is too large');
+select is(pg_temp.changes(pg_temp.pull('team')) #>> '{pin/far,extra,n}', '1000000000000000000000', 'a number that a device may write as well');
 select is((select count(*) from syncline.captures where fault is not null), 4::bigint, 'what cannot be a record waits');
 select is((select count(*) from syncline.check_tables() where problem ~ 'cannot be a record'), 4::bigint, 'and is reported');
 select is(pg_temp.pull('team') ->> 'has_more', 'false', 'pulls end');

@@ -1,12 +1,16 @@
 //! What an endpoint must offer so that vectors can be run against it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 
+use flate2::Compression;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use syncline_core::transport::Route;
 use syncline_protocol::Timestamp;
 use syncline_server::Claims;
+
+use super::tables::DirectWrite;
 
 /// Something that a host may lack. A vector that needs it is then skipped, and counted as skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,6 +32,8 @@ pub enum Ability {
     Http,
     /// It gives a value back in the text that it was written with (ADR 8), not only as the same JSON (ADR 22).
     Text,
+    /// Its types are rows of tables, which others write as well.
+    Tables,
 }
 
 /// How an endpoint says what is wrong with a request.
@@ -62,8 +68,34 @@ pub struct Http {
     pub path: Option<String>,
     /// Headers in place of the usual ones; null leaves one out.
     pub headers: BTreeMap<String, Option<String>>,
-    /// `gzip` or `zstd`.
+    /// `gzip`, `zstd`, or `stored`: gzip that makes nothing smaller.
     pub pack: Option<String>,
+}
+
+impl Http {
+    /// What `content-encoding` says.
+    pub fn encoding(&self) -> Option<&str> {
+        self.pack.as_deref().map(|pack| if pack == "stored" { "gzip" } else { pack })
+    }
+
+    /// The body as it travels.
+    ///
+    /// # Errors
+    /// A packing that is none.
+    pub fn packed(&self, body: &[u8]) -> Result<Vec<u8>, HostError> {
+        let gzip = |level| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(body).map_err(HostError::new)?;
+            encoder.finish().map_err(HostError::new)
+        };
+        match self.pack.as_deref() {
+            None => Ok(body.to_vec()),
+            Some("gzip") => gzip(Compression::fast()),
+            Some("stored") => gzip(Compression::none()),
+            Some("zstd") => zstd::bulk::compress(body, 3).map_err(HostError::new),
+            Some(other) => Err(HostError(format!("nothing is known of {other}"))),
+        }
+    }
 }
 
 /// What came back.
@@ -136,6 +168,22 @@ pub trait Host {
     /// # Errors
     /// Whatever keeps it from that.
     fn renew_epochs(&mut self, scope: &str) -> Result<(), HostError>;
+
+    /// Somebody else writes a table ([`Ability::Tables`]).
+    ///
+    /// # Errors
+    /// Whatever keeps it from that: it has no tables.
+    fn write_directly(&mut self, _: &DirectWrite) -> Result<(), HostError> {
+        Err(HostError::new("it has no tables"))
+    }
+
+    /// A row of a scope's tables that is not as its record, if there is one.
+    ///
+    /// # Errors
+    /// Whatever keeps it from looking.
+    fn disagreement(&mut self, _scope: &str) -> Result<Option<String>, HostError> {
+        Ok(None)
+    }
 
     /// The scope's ledger, oldest row first, each as on the wire ([`Ability::Ledger`]).
     ///

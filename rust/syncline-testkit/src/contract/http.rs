@@ -2,7 +2,6 @@
 //! What an operator does, and what only he sees, goes past it, straight to the database.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::{Client, Method, RequestBuilder};
@@ -96,13 +95,10 @@ impl HttpHost {
             headers.push(("apikey".to_owned(), publishable_key.clone()));
             headers.push(("content-profile".to_owned(), "public".to_owned()));
         }
-        let body = match how.pack.as_deref() {
-            None => sent.body.to_vec(),
-            Some(encoding) => {
-                headers.push(("content-encoding".to_owned(), encoding.to_owned()));
-                pack(encoding, sent.body)?
-            }
-        };
+        if let Some(encoding) = how.encoding() {
+            headers.push(("content-encoding".to_owned(), encoding.to_owned()));
+        }
+        let body = how.packed(sent.body)?;
         headers.retain(|(name, _)| !how.headers.contains_key(name));
         let given = how.headers.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
         let request = self.client.request(method, url);
@@ -111,18 +107,6 @@ impl HttpHost {
             .chain(given)
             .fold(request, |request, (name, value)| request.header(name, value))
             .body(body))
-    }
-}
-
-fn pack(encoding: &str, body: &[u8]) -> Result<Vec<u8>, HostError> {
-    match encoding {
-        "gzip" => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(body).map_err(HostError::new)?;
-            encoder.finish().map_err(HostError::new)
-        }
-        "zstd" => zstd::bulk::compress(body, 3).map_err(HostError::new),
-        other => Err(HostError(format!("nothing is known of {other}"))),
     }
 }
 

@@ -18,6 +18,7 @@ mod names;
 #[cfg(unix)]
 mod postgres;
 mod run;
+mod tables;
 #[cfg(feature = "teeth")]
 pub mod teeth;
 mod vector;
@@ -29,4 +30,5 @@ pub use http::{HttpHost, Place};
 #[cfg(unix)]
 pub use postgres::PostgresHost;
 pub use run::{Outcome, run, run_one};
+pub use tables::DirectWrite;
 pub use vector::{Expected, State, Step, Vector, files, folder, load};

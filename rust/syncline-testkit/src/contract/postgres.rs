@@ -8,12 +8,14 @@ use syncline_protocol::{PROTOCOL, PROTOCOL_HEADER, Timestamp};
 use syncline_server::{Concurrent as _, PostgresConfig, PostgresEndpoint, Random, Request};
 
 use super::host::{Ability, Answered, Host, HostError, Sent};
+use super::tables::{DirectWrite, Tables};
 use crate::postgres::Database;
 
 /// A database with Syncline's migrations.
 pub struct PostgresHost {
     endpoint: PostgresEndpoint,
     now: Timestamp,
+    tables: Option<Tables>,
 }
 
 /// The database draws its own ids.
@@ -33,7 +35,15 @@ impl PostgresHost {
     pub fn new(database: &Database) -> Result<Self, HostError> {
         let config = PostgresConfig { time_is_given: true, ..PostgresConfig::new(database.url()) };
         let endpoint = PostgresEndpoint::open(&config, false).map_err(HostError::new)?;
-        Ok(Self { endpoint, now: Timestamp::from_millis(0) })
+        Ok(Self { endpoint, now: Timestamp::from_millis(0), tables: None })
+    }
+
+    /// The same, with a table for each of these types, once for a database.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn with_tables(database: &Database, types: &[&str]) -> Result<Self, HostError> {
+        Ok(Self { tables: Some(Tables::make(database, types)?), ..Self::new(database)? })
     }
 
     /// The endpoint, to look into.
@@ -49,7 +59,8 @@ impl Host for PostgresHost {
 
     fn abilities(&self) -> BTreeSet<Ability> {
         use Ability::{Clock, Ledger, Maintain, RenewEpochs, Schemas, Types};
-        [Clock, Types, Schemas, Ledger, Maintain, RenewEpochs].into()
+        let all = [Clock, Types, Schemas, Ledger, Maintain, RenewEpochs];
+        all.into_iter().chain(self.tables.is_some().then_some(Ability::Tables)).collect()
     }
 
     fn reset(&mut self, types: &Value) -> Result<(), HostError> {
@@ -80,6 +91,14 @@ impl Host for PostgresHost {
 
     fn renew_epochs(&mut self, scope: &str) -> Result<(), HostError> {
         self.endpoint.renew_epoch(scope).map_err(HostError::new)
+    }
+
+    fn write_directly(&mut self, write: &DirectWrite) -> Result<(), HostError> {
+        self.tables.as_ref().ok_or_else(|| HostError::new("it has no tables"))?.write(write)
+    }
+
+    fn disagreement(&mut self, scope: &str) -> Result<Option<String>, HostError> {
+        self.tables.as_ref().map_or(Ok(None), |tables| tables.disagreement(scope))
     }
 
     fn ledger(&mut self, scope: &str) -> Result<Vec<Value>, HostError> {

@@ -7,8 +7,8 @@ use syncline_core::transport::Route;
 use syncline_protocol::Timestamp;
 use syncline_server::Claims;
 
-use super::types;
-use crate::contract::{Ability, Host, HostError, Sent};
+use super::{TYPES, types};
+use crate::contract::{Ability, DirectWrite, Host, HostError, Sent};
 use crate::model::values::differs;
 use crate::model::{Limits, Model, Token, Types};
 
@@ -134,6 +134,33 @@ impl<'h> Endpoints<'h> {
             host.renew_epochs(&self.scope)?;
             let present = said.model.clone();
             said.model.restore(&present, true);
+        }
+        Ok(())
+    }
+
+    /// Somebody else writes tables, and the next request takes it up.
+    pub(super) fn write_directly(&mut self, writes: &[DirectWrite]) -> Result<(), Broken> {
+        let rows: Vec<_> = writes
+            .iter()
+            .map(|write| {
+                let row = write.row.as_deref().map(|text| serde_json::from_str(text).unwrap_or_default());
+                ((write.entity_type.clone(), write.entity_id.clone()), row)
+            })
+            .collect();
+        for (host, said) in self.hosts.iter_mut().zip(&mut self.said) {
+            writes.iter().try_for_each(|write| host.write_directly(write))?;
+            said.model.write_directly(&self.scope, &rows, TYPES, self.now);
+        }
+        *self.words.entry("written directly".to_owned()).or_default() += writes.len() as u64;
+        Ok(())
+    }
+
+    /// Rows and records agree.
+    pub(super) fn tables(&mut self) -> Result<(), Broken> {
+        for host in self.hosts.iter_mut() {
+            if let Some(what) = host.disagreement(&self.scope)? {
+                return Err(Broken::Different { what: format!("{}: {what}", host.name()), exchange: String::new() });
+            }
         }
         Ok(())
     }

@@ -7,15 +7,15 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use syncline_core::transport::Route;
 
+use super::TYPES;
 use super::answers::{Broken, Endpoints};
 use super::file::{File, Operation};
 use super::requests::{self, Head};
-use super::values::pick;
-use crate::contract::Ability;
+use super::values::{payload, pick};
+use crate::contract::{Ability, DirectWrite};
 
 /// Names whose order by code points is not that of a dictionary.
 const DEVICES: &[(&str, &str)] = &[("phone", "ada"), ("Tablet", "ada"), ("Éclair", "bob"), ("zebra", "bob")];
-const TYPES: &[&str] = &["pin", "note", "manual", "strict"];
 /// Operations that the end repeats, to see their verdicts.
 const REPEATED: usize = 8;
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
@@ -43,6 +43,9 @@ impl<'h> World<'h> {
     pub(super) fn step(&mut self, random: &mut StdRng) -> Result<(), Broken> {
         let millis = random.random_range(0..40_000);
         self.endpoints.now = self.endpoints.now.plus_millis(millis);
+        if self.endpoints.can(Ability::Tables) && random.random_range(0..4) == 0 {
+            return self.write_directly(random);
+        }
         let at = random.random_range(0..self.files.len());
         match random.random_range(0..100) {
             0..62 => self.push(at, random),
@@ -66,6 +69,22 @@ impl<'h> World<'h> {
         }
     }
 
+    /// Somebody else writes tables, and a device sees it.
+    fn write_directly(&mut self, random: &mut StdRng) -> Result<(), Broken> {
+        let write = |random: &mut StdRng| DirectWrite {
+            scope: self.endpoints.scope.clone(),
+            entity_type: (*pick(random, TYPES)).to_owned(),
+            entity_id: (*pick(random, requests::IDS)).to_owned(),
+            row: (random.random_range(0..4) > 0).then(|| payload(random, u32::MAX)),
+        };
+        let writes: Vec<_> = (0..random.random_range(1..5)).map(|_| write(random)).collect();
+        // What pushes deleted is noted as well, and found to be known; were it still waiting, it would stand before these.
+        self.send_pull(&File::new("desk", "ada"), None, &None, 1)?;
+        self.endpoints.write_directly(&writes)?;
+        self.send_pull(&File::new("desk", "ada"), None, &None, 1000)?;
+        self.endpoints.tables()
+    }
+
     /// Everything that can be asked for, from outside and by a new device: the state, the verdicts, the ledger.
     pub(super) fn close(&mut self) -> Result<(), Broken> {
         let mut reader = File::new("reader", "ada");
@@ -85,7 +104,8 @@ impl<'h> World<'h> {
             // Under an id of its own: what was applied names its dot.
             self.send_push(&reader, &Head::dry(&reader), &[operation])?;
         }
-        self.endpoints.ledgers()
+        self.endpoints.ledgers()?;
+        self.endpoints.tables()
     }
 
     fn push(&mut self, at: usize, random: &mut StdRng) -> Result<(), Broken> {

@@ -7,7 +7,8 @@
 //!
 //! Streams have several devices, copies of one device's file among them, clocks and timestamps that disagree, every rule,
 //! transactions, dependencies, deletes, repeated and altered keys, withdrawals, dry runs, forgetting, lost marks and epochs,
-//! maintenance after months, filters and short pages, odd texts and numbers, and payloads that must be refused.
+//! maintenance after months, filters and short pages, odd texts and numbers, and payloads that must be refused. Where types are
+//! tables, somebody else writes them as well, and rows and records agree whenever that was taken up.
 
 mod answers;
 mod draw;
@@ -23,6 +24,8 @@ use crate::contract::{Host, HostError};
 use answers::Endpoints;
 use draw::World;
 
+/// The entity types in all streams. A host with [tables](crate::contract::Ability::Tables) has one for each, registered in this order.
+pub const TYPES: &[&str] = &["pin", "note", "manual", "strict"];
 /// A stream ends when it has so many steps, …
 const LEAST_STEPS: usize = 12;
 /// … so many operations, …

@@ -8,7 +8,7 @@ use syncline_protocol::Timestamp;
 use super::file::{Clock, File, Lane, Operation};
 use super::values::{payload, pick};
 
-const IDS: &[&str] = &["1", "2", "ä"];
+pub(super) const IDS: &[&str] = &["1", "2", "ä"];
 /// Operations that a push has, at most, but for what it repeats.
 const MOST_NEW: usize = 7;
 

@@ -10,6 +10,7 @@
 
 mod answer;
 mod compare;
+mod direct;
 mod invariants;
 mod pull;
 mod push;

@@ -1,7 +1,6 @@
 //! The embedded endpoint behind its HTTP, on a loopback socket.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -88,25 +87,13 @@ impl ServedHost {
         let mut headers: BTreeMap<&str, Option<String>> = BTreeMap::new();
         headers.insert("content-type", Some("application/json".to_owned()));
         headers.insert("authorization", Some(format!("Bearer {token}")));
-        headers.insert("content-encoding", http.pack.clone());
+        headers.insert("content-encoding", http.encoding().map(str::to_owned));
         headers.extend(http.headers.iter().map(|(name, value)| (name.as_str(), value.clone())));
         let method = http.method.as_deref().unwrap_or("POST").parse().unwrap();
         let url = format!("http://{}{}", self.address, http.path.as_deref().unwrap_or(path));
-        let request = self.client.request(method, url).body(packed(sent.body, http.pack.as_deref()));
+        let request = self.client.request(method, url).body(http.packed(sent.body).unwrap());
         let headers = headers.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
         headers.fold(request, |request, (name, value)| request.header(name, value))
-    }
-}
-
-fn packed(body: &[u8], encoding: Option<&str>) -> Vec<u8> {
-    match encoding {
-        Some("gzip") => {
-            let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            packer.write_all(body).unwrap();
-            packer.finish().unwrap()
-        }
-        Some("zstd") => zstd::encode_all(body, 3).unwrap(),
-        _ => body.to_vec(),
     }
 }
 

@@ -10,6 +10,7 @@ mod one_scope;
 mod pgtap;
 mod plans;
 mod shards;
+mod tables;
 mod teeth;
 mod together;
 mod upgrade;
@@ -30,6 +31,19 @@ fn database(name: &str) -> Database {
 /// Runs statements as the superuser.
 fn sql(database: &str, statements: &str) -> String {
     CLUSTER.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).sql(database, statements)
+}
+
+/// Plants a slip in a function of the database: something else in the place of a part.
+fn plant(database: &str, function: &str, part: &str, instead: &str) {
+    sql(
+        database,
+        &format!(
+            "DO $do$ DECLARE v_text text := pg_get_functiondef('syncline.{function}'::regproc); BEGIN
+               IF strpos(v_text, $part${part}$part$) = 0 THEN RAISE 'there is no such part'; END IF;
+               EXECUTE replace(v_text, $part${part}$part$, $part${instead}$part$);
+             END $do$"
+        ),
+    );
 }
 
 /// Where its socket is.

@@ -155,15 +155,7 @@ fn slip(prefix: &str, number: usize) -> PostgresHost {
     let (function, part, instead, _) = SLIPS[number];
     let name = format!("{prefix}_{number}");
     let database = crate::database(&name);
-    crate::sql(
-        &name,
-        &format!(
-            "DO $do$ DECLARE v_text text := pg_get_functiondef('syncline.{function}'::regproc); BEGIN
-               IF strpos(v_text, $part${part}$part$) = 0 THEN RAISE 'there is no such part'; END IF;
-               EXECUTE replace(v_text, $part${part}$part$, $part${instead}$part$);
-             END $do$"
-        ),
-    );
+    crate::plant(&name, function, part, instead);
     PostgresHost::new(&database).unwrap()
 }
 

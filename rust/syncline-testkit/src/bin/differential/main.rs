@@ -49,6 +49,8 @@ struct Arguments {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Other {
     Postgres,
+    /// Postgres with every type registered to a table that others write too, and the model alone
+    Tables,
     None,
 }
 
@@ -84,7 +86,7 @@ impl Summary {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let cluster = (arguments.with == Other::Postgres).then(|| Cluster::start(Durability::None));
+    let cluster = (arguments.with != Other::None).then(|| Cluster::start(Durability::None));
     if !arguments.steps.is_empty() {
         return one(&arguments, cluster.as_ref());
     }
@@ -101,7 +103,7 @@ fn main() -> ExitCode {
         for database in &databases {
             let (next, over, summary, bar, arguments) = (&next, &over, &summary, &bar, &arguments);
             scope.spawn(move || {
-                let mut hosts = hosts(database.as_ref());
+                let mut hosts = hosts(arguments.with, database.as_ref());
                 let is_late =
                     || arguments.seconds.is_some_and(|seconds| begun.elapsed() > Duration::from_secs(seconds));
                 while !over.load(Ordering::Relaxed) && !is_late() {
@@ -123,11 +125,16 @@ fn database(cluster: &Cluster, number: usize) -> Database {
     cluster.database(&format!("differential_{number}"))
 }
 
-fn hosts(database: Option<&Database>) -> Vec<Box<dyn Host>> {
-    let mut hosts: Vec<Box<dyn Host>> = vec![Box::new(EmbeddedHost::new().expect("SQLite opens in memory"))];
-    if let Some(database) = database {
-        hosts.push(Box::new(PostgresHost::new(database).expect("the database takes connections")));
-    }
+fn hosts(with: Other, database: Option<&Database>) -> Vec<Box<dyn Host>> {
+    let taken = "the database takes connections";
+    let embedded = || Box::new(EmbeddedHost::new().expect("SQLite opens in memory")) as Box<dyn Host>;
+    let mut hosts: Vec<Box<dyn Host>> = match (with, database) {
+        (Other::Tables, Some(database)) => {
+            vec![Box::new(PostgresHost::with_tables(database, differential::TYPES).expect(taken))]
+        }
+        (Other::Postgres, Some(database)) => vec![embedded(), Box::new(PostgresHost::new(database).expect(taken))],
+        _ => vec![embedded()],
+    };
     reset(&mut hosts);
     hosts
 }
@@ -159,7 +166,7 @@ fn stream(hosts: &mut [Box<dyn Host>], seed: u64, summary: &Mutex<Summary>, over
 /// A stream given by its steps.
 fn one(arguments: &Arguments, cluster: Option<&Cluster>) -> ExitCode {
     let database = cluster.map(|cluster| database(cluster, 0));
-    let mut hosts = hosts(database.as_ref());
+    let mut hosts = hosts(arguments.with, database.as_ref());
     match differential::run_steps(&mut hosts, 0, &arguments.steps) {
         Ok(counted) => {
             println!("{} pushes, {} operations: no difference", counted.pushes, counted.operations);
