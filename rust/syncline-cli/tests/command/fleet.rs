@@ -23,6 +23,7 @@ use syncline_testkit::contract::{
     Ability, Answered, Host, HostError, HttpHost, Outcome, Place, PostgresHost, Sent, folder, load, run,
 };
 use syncline_testkit::postgres::{Cluster, Database, Durability};
+use syncline_testkit::{files, server_copy};
 
 use super::{syncline, text};
 
@@ -315,4 +316,8 @@ fn nothing_is_lost_or_doubled_while_processes_die() {
     let (records, last) = (WRITERS / 2 * BATCH, (PUSHES - 1) * BATCH + 1);
     let expected = |scope: &str| format!("{scope}|{each}|{each}|{each}|t|{each}|{records}|{last}");
     assert_eq!(found, format!("{}\n{}", expected("team-0"), expected("team-1")), "{again:?} were sent again");
+    let left = folder.path().join("left.db");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(server_copy::copy(&database, &left)).unwrap();
+    assert_eq!(files::judge(&left, &BTreeSet::new(), &mut []).unwrap(), Vec::<String>::new());
 }
