@@ -28,7 +28,7 @@ chaos: ## Real processes over a bad network, killed at random for 30 minutes, th
 	@cargo run --locked --quiet -p syncline-cli --features chaos -- chaos $(ARGS)
 
 .PHONY: chaos-postgres
-chaos-postgres: ## Postgres killed 100 times, failed over, raced by writers and probed by strangers, 15 minutes; ARGS="--sample --part late"
+chaos-postgres: ## Postgres killed 100 times, failed over, raced by writers and probed by strangers, 25 minutes; ARGS="--sample --part late"
 	@$(PROVIDE) libclang postgres
 	@cargo run --locked --quiet -p syncline-cli --features chaos -- chaos-postgres $(ARGS)
 

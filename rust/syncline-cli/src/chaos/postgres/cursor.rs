@@ -87,7 +87,7 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Outcome, DemoError> {
 }
 
 /// Puts other text in the place of a part of a function.
-pub(super) fn plant(cluster: &Cluster, database: &str, function: &str, part: &str, instead: &str) {
+fn plant(cluster: &Cluster, database: &str, function: &str, part: &str, instead: &str) {
     cluster.sql(
         database,
         &format!(

@@ -108,7 +108,7 @@ enum Slip {
     Hurry,
     /// Versions come from a bare sequence.
     Skip,
-    /// A key is looked up in every scope.
+    /// A token opens the other scope as well.
     Leak,
 }
 

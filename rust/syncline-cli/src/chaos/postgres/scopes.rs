@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use syncline_testkit::postgres::Cluster;
 
 use super::super::stage::{configuration, locked};
-use super::cursor::plant;
 use super::probes::{Names, PROBES, Probe, Prober, told};
 use super::report::Outcome;
 use super::{Bar, Scene, Slip};
@@ -26,8 +25,9 @@ const TOKEN_SECONDS: i64 = 24 * 60 * 60;
 /// A breach that repeats itself is told so often.
 const TOLD: usize = 10;
 
-/// A key is found whatever its scope.
-const LEAK: (&str, &str, &str) = ("load", "x.scope = r.scope\n      and x.idempotency_key >=", "x.idempotency_key >=");
+/// A token opens the other one's scope as well.
+const LEAK: &str = "CREATE OR REPLACE FUNCTION syncline.allowed_scopes() RETURNS text[]
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$ SELECT array['north', 'south'] $$";
 
 /// One of the two.
 struct Person {
@@ -52,8 +52,7 @@ struct Found {
 pub(super) async fn run(scene: &Scene<'_>) -> Result<Outcome, DemoError> {
     let postgres = Postgres::start()?;
     if scene.slip == Some(Slip::Leak) {
-        let (function, part, instead) = LEAK;
-        plant(&postgres.cluster, DATABASE, function, part, instead);
+        postgres.cluster.sql(DATABASE, LEAK);
     }
     let configuration = postgres.configure(configuration());
     std::fs::write(scene.folder.join("types.json"), configuration.to_string())?;
@@ -153,6 +152,10 @@ async fn probe_all(
     let mut random = StdRng::seed_from_u64(scene.seed ^ by.scope.len() as u64 ^ u64::from(by.scope.as_bytes()[0]));
     let mut tried = 0;
     for turn in 0.. {
+        // The other one may have made the last probe: then they write no more, and nothing new would come.
+        if locked(found).probes >= scene.sizes.probes {
+            break;
+        }
         by.write(endpoint, turn).await?;
         // What a probe has used is known here from then on, so each name is tried once.
         let Some(names) = locked(&of.used).get(tried).cloned() else {
@@ -164,9 +167,6 @@ async fn probe_all(
         probe_with(by, of, endpoint, probe, &names, found).await?;
         let probes = locked(found).probes;
         bar.tell(format!("{} of {} probes", thousands(probes), thousands(scene.sizes.probes)));
-        if probes >= scene.sizes.probes {
-            return Ok(());
-        }
     }
     Ok(())
 }
