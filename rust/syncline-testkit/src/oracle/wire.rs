@@ -179,6 +179,7 @@ impl Memory {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
         let sent = Sent { route: request.route, body, old: false, moment: self.moment };
         self.reset |= sent.route == Route::Pull && sent.body["cursor"].is_null();
+        nothing_behind_a_withdrawal(&sent)?;
         self.note_clocks(&sent);
         self.sent.insert(number, sent);
         Ok(())
@@ -316,6 +317,23 @@ impl Heard {
     }
 }
 
+/// Spec §2: a withdrawal is sent "before what follows in its lane and not together with it".
+fn nothing_behind_a_withdrawal(sent: &Sent) -> Verdict {
+    let mut withdrawn = BTreeSet::new();
+    for operation in sent.operations() {
+        if operation["void"] == true {
+            withdrawn.insert(entity(operation));
+        } else {
+            hold!(
+                !withdrawn.contains(&entity(operation)),
+                "order: operation {} was sent together with a withdrawal before it in its lane",
+                operation["sequence"]
+            );
+        }
+    }
+    Ok(())
+}
+
 fn entity(operation: &Value) -> Entity {
     let name = |member: &str| operation[member].as_str().unwrap_or_default().to_owned();
     (name("entity_type"), name("entity_id"))
@@ -402,6 +420,23 @@ mod tests {
         memory.be_lenient();
         exchange(&mut memory, 3, 30_000, push(&[]), busy()).unwrap();
         memory.take(Wire::Sent { number: 4, at_ms: 30_001, request: push(&[]) }).unwrap();
+    }
+
+    #[test]
+    fn what_is_behind_a_withdrawal_is_not_sent_with_it() {
+        let of = |sequence: u64, entity: &str, void: bool| json!({ "id": "o", "entity_type": "pin", "entity_id": entity, "sequence": sequence, "void": void });
+        let send = |operations: [Value; 2]| {
+            let request = request(Route::Push, &json!({ "device_id": "a", "cursor": "c1", "operations": operations }));
+            Memory::default().take(Wire::Sent { number: 1, at_ms: 0, request })
+        };
+        assert!(send([of(1, "e", true), of(2, "e", false)]).unwrap_err().starts_with("order: operation 2 was sent"));
+        for fine in [
+            [of(1, "e", true), of(2, "e", true)],
+            [of(1, "e", true), of(2, "f", false)],
+            [of(1, "e", false), of(2, "e", true)],
+        ] {
+            send(fine).unwrap();
+        }
     }
 
     #[test]

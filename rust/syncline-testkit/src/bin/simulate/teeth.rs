@@ -90,7 +90,7 @@ fn drawn(seed: u64, length: usize) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The hunts that a run before this one has written to the file.
+/// The hunts that a run before this one has written to the file. One whose plan stayed too large is made again.
 fn resumed(arguments: &Arguments) -> Vec<Hunted> {
     let text = arguments.resume.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
     text.lines().filter_map(|line| Hunted::read(line, arguments.length)).collect()
@@ -118,7 +118,7 @@ pub(crate) fn run(names: &[String], arguments: &Arguments, threads: usize) -> Ex
         .collect();
     let wanted = tasks.len();
     let mut hunted = resumed(arguments);
-    hunted.retain(|hunted| tasks.contains(&hunted.task));
+    hunted.retain(|hunted| tasks.contains(&hunted.task) && hunted.is_caught_small());
     hunted.sort_by_key(|hunted| hunted.task);
     hunted.dedup_by_key(|hunted| hunted.task);
     tasks.retain(|task| hunted.iter().all(|hunted| hunted.task != *task));
