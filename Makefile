@@ -78,6 +78,16 @@ bench-server: ## The endpoints beside plain SQL that writes the same rows; about
 	@$(PROVIDE) libclang postgres
 	@cargo bench --locked --quiet -p syncline-testkit --bench server -- $(ARGS)
 
+.PHONY: generate
+generate: ## Write the bindings for Kotlin and Swift (bindings/) from rust/syncline-ffi
+	@$(PROVIDE)
+	@scripts/bindings
+
+.PHONY: verify
+verify: ## Check that the committed bindings are what the library gives
+	@$(PROVIDE)
+	@scripts/bindings --verify
+
 .PHONY: fuzz
 fuzz: ## Fuzz what reads bytes from outside, ten minutes each target; ARGS="push --seconds 60" for less
 	@scripts/fuzz $(ARGS)
