@@ -83,6 +83,7 @@ fn setting(devices: u8) -> Setting {
         send_before: false,
         filtered: false,
         small_batches: false,
+        hasty_forms: false,
         short_pages: false,
         restores: false,
         untold_restores: false,

@@ -42,7 +42,10 @@ impl Account {
         }
         let of_type =
             EntityType { coalesce: setting.coalesce, send_before: setting.send_before, ..EntityType::default() };
-        TYPES.into_iter().fold(config, |config, name| config.entity_type(name, of_type.clone()))
+        TYPES.into_iter().fold(config, |config, name| {
+            let max_attempts = if setting.hasty_forms && name == "form" { 1 } else { of_type.max_attempts };
+            config.entity_type(name, EntityType { max_attempts, ..of_type.clone() })
+        })
     }
 }
 

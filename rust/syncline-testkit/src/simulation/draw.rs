@@ -64,6 +64,7 @@ impl Plan {
             send_before: draw.one_in(2, 1),
             filtered: draw.one_in(8, 1),
             small_batches: draw.one_in(6, 1),
+            hasty_forms: is(Focus::Walls),
             // A reset of many pages is under way for long.
             short_pages: is(Focus::Purged) || draw.one_in(5, 1) || trouble.restores && draw.one_in(2, 1),
             restores: trouble.restores,

@@ -2,6 +2,7 @@
 //! worlds therefore have a focus, from which every other step is drawn, alone or as a course of events.
 
 use super::draw::{DISK_CALLS, Draw};
+use super::life::TYPES;
 use super::plan::{Action, Hostile, Intent, Kind, Mishap, Setting, Step, Wall};
 
 /// What a world is about.
@@ -174,9 +175,15 @@ impl Draw {
             Focus::Walls => {
                 let poison = Intent { value: 9, field: 0, ..self.intent() };
                 let wall = Step::Poison { device: a, wall: self.of(&[Wall::Endpoint, Wall::Firewall]) };
-                let poisoned = match self.one_in(2, 1) {
-                    true => Step::Write { device: a, intent: poison, depends: false },
-                    false => Step::Group { device: a, members: vec![poison, self.intent()], now: false },
+                let form = (TYPES.len() - 1) as u8;
+                let poisoned = match self.below(3) {
+                    0 => Step::Write { device: a, intent: poison, depends: false },
+                    1 => Step::Group { device: a, members: vec![poison, self.intent()], now: false },
+                    // One of them is tried once, the other more often.
+                    _ => {
+                        let member = Intent { entity_type: form, ..self.intent() };
+                        Step::Group { device: a, members: vec![poison, member], now: false }
+                    }
                 };
                 let wait = || [process(a), Step::Idle, Step::Pass { seconds: 20 }];
                 let mut course = vec![wall, poisoned, write];

@@ -378,6 +378,8 @@ pub struct Setting {
     pub filtered: bool,
     /// Operations in one push, at the most.
     pub small_batches: bool,
+    /// Forms are tried once only: members of a transaction differ in how often they may be.
+    pub hasty_forms: bool,
     /// Pulls ask for a few changes at a time.
     pub short_pages: bool,
     /// The server goes back in time.

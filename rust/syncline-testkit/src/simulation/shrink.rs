@@ -120,13 +120,14 @@ fn simpler_steps(step: &Step) -> Vec<Step> {
 }
 
 /// Each takes one thing out of the ordinary away.
-const SIMPLER_SETTINGS: [fn(&mut Setting); 8] = [
+const SIMPLER_SETTINGS: [fn(&mut Setting); 9] = [
     |setting| setting.devices = 2,
     |setting| setting.devices = setting.devices.saturating_sub(1).max(2),
     |setting| setting.forgetful = false,
     |setting| setting.send_before = false,
     |setting| setting.filtered = false,
     |setting| setting.small_batches = false,
+    |setting| setting.hasty_forms = false,
     |setting| setting.short_pages = false,
     |setting| setting.coalesce = true,
 ];
