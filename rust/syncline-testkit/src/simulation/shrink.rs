@@ -19,6 +19,11 @@ impl Plan {
     }
 }
 
+/// A plan with so many steps is small: smaller ones that fail only by other chances are not looked for.
+const SMALL: usize = 20;
+/// What a life draws by itself changes with every step that is left out; of a large plan several lives are tried.
+const LIVES: u64 = 4;
+
 struct Search<F> {
     best: Plan,
     tries: usize,
@@ -28,15 +33,19 @@ struct Search<F> {
 impl<F: FnMut(&Plan) -> bool> Search<F> {
     /// Takes `plan` if it fails as well.
     fn take(&mut self, plan: Plan) -> bool {
-        if self.tries == 0 {
-            return false;
+        let lives = if self.best.steps.len() > SMALL { LIVES } else { 1 };
+        for life in 0..lives {
+            if self.tries == 0 {
+                return false;
+            }
+            self.tries -= 1;
+            let plan = Plan { seed: plan.seed.wrapping_add(life), ..plan.clone() };
+            if (self.fails)(&plan) {
+                self.best = plan;
+                return true;
+            }
         }
-        self.tries -= 1;
-        let fails = (self.fails)(&plan);
-        if fails {
-            self.best = plan;
-        }
-        fails
+        false
     }
 
     /// Leaves out parts, ever smaller ones, until no single step can go. From the end: what comes last is needed least.

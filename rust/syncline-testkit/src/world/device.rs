@@ -18,7 +18,7 @@ use crate::server::open_database;
 use crate::simulation::coverage::Coverage;
 use crate::steps::{ManualClock, SeededRandom, StepRuntime, Steps};
 
-/// A device of a [`World`]. It dereferences to its [`SyncManager`].
+/// A device of a [`World`](super::World). It dereferences to its [`SyncManager`].
 pub struct TestDevice {
     /// Its name, for messages and the server's log.
     pub name: String,
