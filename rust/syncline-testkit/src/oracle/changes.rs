@@ -90,12 +90,13 @@ impl Changes {
         self.resolved.insert(id.to_owned());
     }
 
-    /// The file as it is now, and what went over the wire since the last look.
-    pub(crate) fn check(&mut self, state: &DeviceState, wire: Vec<Wire>) -> Verdict {
+    /// The file as it is now, by the device's clock, and what went over the wire since the last look.
+    pub(crate) fn check(&mut self, state: &DeviceState, wire: Vec<Wire>, now_ms: i64) -> Verdict {
         for wire in wire {
             self.memory.take(wire)?;
         }
-        if std::mem::take(&mut self.opened) && state.device.retry_after_until.is_none() {
+        let waits = state.device.retry_after_until.is_some_and(|until| until > now_ms);
+        if std::mem::take(&mut self.opened) && !waits {
             self.memory.may_speak();
         }
         // From here on verdicts of an older term are dropped, and so are answers to requests sent under another epoch. What was

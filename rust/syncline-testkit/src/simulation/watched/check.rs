@@ -95,7 +95,8 @@ impl Watched {
         }
         let wire = self.device.network.take_wire();
         if std::mem::replace(&mut self.compared, self.seen) != self.seen || !wire.is_empty() {
-            self.changes.check(self.state.as_ref().expect("read"), wire)?;
+            let now = self.device.clock.now().millis();
+            self.changes.check(self.state.as_ref().expect("read"), wire, now)?;
         }
         if self.touched { self.check_words() } else { Ok(()) }
     }
